@@ -1,0 +1,134 @@
+"""Attention over the packed axis, as an attention implementation of transformers (any decoder that uses its interface).
+
+Legend: N packed tokens, G responses of a group, L longest response, P prompt tokens, H query heads, K key heads, D
+head width.
+
+Responses of a group are batched inside attention only, as [G, H, L, D] against keys [G, K, P + L, D]; everything
+outside attention (most of the arithmetic) runs on the unpadded axis. Rows past a response's end are computed and
+dropped; its real rows never see them, since every key after a row's own position is masked.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from base_model.packing import GroupLayout
+
+NAME = "tandem_packed"
+
+
+def register() -> None:
+    """Make the implementation known to transformers under ``tandem_packed`` (idempotent)."""
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface
+
+    AttentionInterface.register(NAME, packed_attention)
+    AttentionMaskInterface.register(NAME, _no_mask)
+
+
+def _no_mask(*_args: Any, **_kwargs: Any) -> None:
+    """The layout says who sees whom: no mask over the packed axis is ever built."""
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    layout: Sequence[GroupLayout] | None = None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attend within each group of the layout.
+
+    Args:
+        module: the calling attention layer (unused; part of the interface).
+        query: [1, H, N, D].
+        key: [1, K, N, D], with K dividing H.
+        value: [1, K, N, D].
+        attention_mask: always None (the layout replaces it).
+        layout: the groups, in packed order.
+        scaling: factor on the scores; None = 1 / sqrt(D).
+        sliding_window: a row sees this many latest positions, itself included; None = all.
+        softcap: scores are squashed to cap * tanh(score / cap) (Gemma 2); None = off.
+        **kwargs: the layer's other keyword arguments.
+
+    Returns:
+        Output [1, N, H, D] and no attention weights.
+
+    Raises:
+        ValueError: the layer needs something this implementation does not compute (attention sinks).
+    """
+    if layout is None:
+        raise ValueError("packed attention was called without a layout; run the model through PackedCausalLM")
+    if kwargs.get("s_aux") is not None:
+        raise ValueError(
+            "this model uses attention sinks, which packed attention does not compute; choose another model"
+        )
+    sizes = [size for group in layout for size in (group.prompt, *group.responses)]
+    query_parts, key_parts, value_parts = (x.split(sizes, dim=2) for x in (query, key, value))
+    outputs: list[Tensor] = []
+    at = 0
+    for group in layout:
+        count = len(group.responses)
+        prompt_key, prompt_value = key_parts[at], value_parts[at]
+        outputs.append(_attend(query_parts[at], prompt_key, prompt_value, 0, scaling, sliding_window, softcap))
+        if count:
+            span = slice(at + 1, at + 1 + count)
+            queries = _stack(query_parts[span], group.responses)
+            keys = torch.cat([prompt_key.expand(count, -1, -1, -1), _stack(key_parts[span], group.responses)], 2)
+            values = torch.cat([prompt_value.expand(count, -1, -1, -1), _stack(value_parts[span], group.responses)], 2)
+            out = _attend(queries, keys, values, group.prompt, scaling, sliding_window, softcap)
+            outputs.extend(out[i : i + 1, :, :length] for i, length in enumerate(group.responses))
+        at += 1 + count
+    return torch.cat(outputs, 2).transpose(1, 2), None
+
+
+def _stack(parts: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:
+    """[1, H, length_i, D] each -> [G, H, L, D], zeros after each one's end."""
+    longest = max(lengths)
+    return torch.cat([F.pad(p, (0, 0, 0, longest - n)) for p, n in zip(parts, lengths, strict=True)])
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    offset: int,
+    scaling: float | None,
+    sliding_window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    """Causal attention of rows at positions offset.. over keys at positions 0..; shapes [B, H, L, D] and [B, K,
+    offset + L, D].
+    """
+    rows = query.shape[2]
+    repeats = query.shape[1] // key.shape[1]
+    if repeats > 1:
+        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    windowed = sliding_window is not None and offset + rows > sliding_window
+    if softcap is None and offset == 0 and not windowed:
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
+    mask = _mask(offset, rows, sliding_window if windowed else None, query.device)
+    if softcap is None:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
+    scores = query @ key.transpose(2, 3) * (scaling if scaling is not None else query.shape[3] ** -0.5)
+    scores = (torch.tanh(scores / softcap) * softcap).masked_fill(~mask, float("-inf"))
+    return scores.softmax(-1, dtype=torch.float32).to(query.dtype) @ value
+
+
+@lru_cache(maxsize=64)
+def _mask(offset: int, rows: int, window: int | None, device: torch.device) -> Tensor:
+    """[rows, offset + rows], True where row i (position offset + i) sees key j; cached, since every layer asks
+    again.
+    """
+    mask = torch.ones(rows, offset + rows, dtype=torch.bool, device=device).tril(offset)
+    return mask if window is None else mask.triu(offset - window + 1)

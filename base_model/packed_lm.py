@@ -1,0 +1,181 @@
+"""A causal language model of transformers, run over packed batches: what every training step in this project calls.
+
+Legend: N packed tokens, T target tokens, D hidden width.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from base_model import packed_attention
+from base_model.fused_head import HeadShape, TokenLoss, head_logprobs, head_loss
+from base_model.packing import PackedBatch
+
+logger = logging.getLogger(__name__)
+
+
+class LoraSettings(BaseModel):
+    """Low-rank adapters (peft) on the linear layers; everything else is frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    rank: int = 16
+    """Rank of the adapters."""
+    alpha: float = 32.0
+    """Scale: the update is multiplied by alpha / rank."""
+    dropout: float = 0.0
+    """Dropout on the adapters' input; 0 = off."""
+    target_modules: str | list[str] = "all-linear"
+    """Layers that get an adapter: names, or all-linear."""
+
+
+class PackedCausalLM(nn.Module):
+    """Backbone + fused head over packed batches.
+
+    ``model`` is the transformers (or peft) model, loaded with the ``tandem_packed`` attention; its parameters are
+    trained in place. Wrapping both halves in one module keeps DDP and autocast hooks on a single ``forward``.
+    """
+
+    def __init__(self, model: nn.Module, *, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.model = model
+        self.shape = head_shape(self.causal_lm.config, temperature)
+
+    @property
+    def causal_lm(self) -> Any:
+        """The transformers model itself, under adapters if there are any."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    def forward(self, batch: PackedBatch, token_loss: TokenLoss) -> tuple[Tensor, Tensor]:
+        """Loss over the batch's targets and their detached log-probs [T]; ``token_loss`` as in
+        ``fused_head.head_loss``.
+        """
+        return head_loss(self._hidden(batch), self._head_weight(), batch.targets_T, self.shape, token_loss)
+
+    @torch.no_grad()
+    def logprobs(self, batch: PackedBatch) -> Tensor:
+        """Log-probs [T] of the targets at the sampling temperature, without gradient."""
+        return head_logprobs(self._hidden(batch), self._head_weight(), batch.targets_T, self.shape)
+
+    def _head_weight(self) -> Tensor:
+        head = self.causal_lm.get_output_embeddings()
+        if getattr(head, "bias", None) is not None:
+            raise ValueError(
+                "this model's LM head has a bias, which the fused head does not compute; choose another model"
+            )
+        return head.weight
+
+    def _hidden(self, batch: PackedBatch) -> Tensor:
+        """Final hidden states [T, D] at the rows that predict the targets."""
+        backbone = getattr(self.causal_lm, self.causal_lm.base_model_prefix)
+        out = backbone(
+            input_ids=batch.input_ids, position_ids=batch.position_ids, layout=batch.layout, use_cache=False
+        ).last_hidden_state[0, batch.target_rows_T]
+        device = out.device.type
+        return out.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else out
+
+
+def head_shape(config: Any, temperature: float) -> HeadShape:
+    """Read a config's logit transforms: Gemma's soft cap, Cohere's multiplier, Granite's divisor."""
+    text = config.get_text_config()
+    scale = float(getattr(text, "logit_scale", None) or 1.0) / float(getattr(text, "logits_scaling", None) or 1.0)
+    return HeadShape(scale=scale, softcap=getattr(text, "final_logit_softcapping", None), temperature=temperature)
+
+
+def load_packed(
+    path: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    lora: LoraSettings | None = None,
+    gradient_checkpointing: bool = False,
+    temperature: float = 1.0,
+    trust_remote_code: bool = False,
+) -> PackedCausalLM:
+    """Load a checkpoint directory for packed training.
+
+    Args:
+        path: a transformers checkpoint directory (safetensors; pickled weights are refused).
+        dtype: dtype of the weights (fp32 masters are the default; compute in bf16 is autocast's matter).
+        lora: adapters to add, or None for full training.
+        gradient_checkpointing: recompute layers in the backward pass instead of keeping their activations.
+        temperature: sampling temperature that log-probs are taken at.
+        trust_remote_code: run code that comes with the checkpoint; off unless the user says so.
+
+    Raises:
+        ValueError: the directory is no checkpoint, or the model cannot run packed attention.
+    """
+    from transformers import AutoModelForCausalLM
+
+    if not (Path(path) / "config.json").is_file():
+        raise ValueError(f"{path} holds no config.json: give the directory of a transformers checkpoint")
+    packed_attention.register()
+    model = AutoModelForCausalLM.from_pretrained(
+        path,
+        dtype=dtype,
+        attn_implementation=packed_attention.NAME,
+        use_safetensors=True,
+        trust_remote_code=trust_remote_code,
+        local_files_only=True,
+    )
+    if getattr(model, "is_stateful", False):
+        raise ValueError(
+            f"{path} is a recurrent or state-space model, whose state cannot be shared by packed responses"
+        )
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if lora is not None:
+        model = _with_adapters(model, lora, gradient_checkpointing)
+    return PackedCausalLM(model.train(), temperature=temperature)
+
+
+def _with_adapters(model: Any, lora: LoraSettings, gradient_checkpointing: bool) -> nn.Module:
+    from peft import LoraConfig, get_peft_model
+
+    if gradient_checkpointing:
+        model.enable_input_require_grads()
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def merged_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The plain model's named tensors, adapters folded in, under the checkpoint's own names; tied copies appear once.
+
+    Adapters are added to a copy: merging in place and undoing it would leave rounding in the base weights.
+    """
+    if not hasattr(model, "get_base_model"):
+        return {name: p.detach() for name, p in model.named_parameters()}
+    from peft.tuners.lora import LoraLayer
+
+    deltas = {}
+    for name, module in model.get_base_model().named_modules():
+        if isinstance(module, LoraLayer):
+            deltas[f"{name}.base_layer.weight"] = sum(module.get_delta_weight(a) for a in module.active_adapters)
+    tensors = {}
+    for name, parameter in model.get_base_model().named_parameters():
+        if ".lora_" in name:
+            continue
+        tensor = parameter.detach()
+        if name in deltas:
+            tensor = tensor + deltas[name].detach().to(tensor.dtype)
+        tensors[name.replace(".base_layer.", ".")] = tensor
+    return tensors
+
+
+def compute_dtype(choice: Literal["auto", "bfloat16", "float32"]) -> torch.dtype:
+    """The matmul dtype: ``auto`` is bf16 where the machine multiplies it in hardware, fp32 elsewhere."""
+    if choice != "auto":
+        return getattr(torch, choice)
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
