@@ -8,29 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from base_model import packed_attention
+from base_model.config import LoraSettings
 from base_model.fused_head import HeadShape, TokenLoss, head_logprobs, head_loss
 from base_model.packing import PackedBatch
 
 logger = logging.getLogger(__name__)
-
-
-class LoraSettings(BaseModel):
-    """Low-rank adapters (peft) on the linear layers; everything else is frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    rank: int = 16
-    """Rank of the adapters."""
-    alpha: float = 32.0
-    """Scale: the update is multiplied by alpha / rank."""
-    dropout: float = 0.0
-    """Dropout on the adapters' input; 0 = off."""
-    target_modules: str | list[str] = "all-linear"
-    """Layers that get an adapter: names, or all-linear."""
 
 
 class PackedCausalLM(nn.Module):
@@ -169,6 +154,22 @@ def merged_weights(model: nn.Module) -> dict[str, Tensor]:
             tensor = tensor + deltas[name].detach().to(tensor.dtype)
         tensors[name.replace(".base_layer.", ".")] = tensor
     return tensors
+
+
+def save_merged(model: nn.Module, directory: str | Path) -> None:
+    """Write a plain checkpoint that transformers and vLLM load, adapters folded in (``model`` as in ``merged_weights``)."""
+    if not hasattr(model, "get_base_model"):
+        model.save_pretrained(directory)  # type: ignore[operator]
+        return
+    from safetensors.torch import save_file
+
+    base: Any = model.get_base_model()  # type: ignore[operator]
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    base.config.save_pretrained(directory)
+    if base.generation_config is not None:
+        base.generation_config.save_pretrained(directory)
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in merged_weights(model).items()}
+    save_file(tensors, Path(directory) / "model.safetensors", metadata={"format": "pt"})
 
 
 def compute_dtype(choice: Literal["auto", "bfloat16", "float32"]) -> torch.dtype:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from base_model.packed_lm import LoraSettings, PackedCausalLM, load_packed, merged_weights
+from base_model.config import LoraSettings
+from base_model.packed_lm import PackedCausalLM, load_packed, merged_weights
 from base_model.packing import TokenGroup, pack_groups, pack_sequences, split_by_tokens
 from tests.tiny import make_tiny_model
 

@@ -1,0 +1,74 @@
+"""Settings of learner and trainer; free of torch, so that a command line can list them at once."""
+
+from typing import Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rl.filtering import StdFilterConfig
+
+Aggregation: TypeAlias = Literal["token-mean", "sequence-mean", "constant"]
+Scale: TypeAlias = Literal["group", "batch", "none"]
+
+
+class LearnerConfig(BaseModel):
+    """How the policy is updated."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    learning_rate: float = Field(1e-6, gt=0)
+    """Peak learning rate of AdamW."""
+    lr_scheduler: str = "constant"
+    """Schedule of transformers: constant, constant_with_warmup, linear, cosine, ..."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps over which the learning rate rises from 0."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    """AdamW's first moment decay."""
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    """AdamW's second moment decay."""
+    max_grad_norm: float = Field(1.0, ge=0)
+    """Gradients are scaled down to this norm; 0 = off."""
+    updates_per_step: int = Field(1, ge=1)
+    """Optimiser steps per batch of rollouts; 1 is on-policy, RLPR uses 4."""
+    micro_batch_tokens: int = Field(16384, ge=0)
+    """Packed tokens of one forward pass, the unit of gradient accumulation; 0 = the whole batch at once."""
+    clip_low: float = Field(0.2, ge=0)
+    """The probability ratio is clipped at 1 - clip_low."""
+    clip_high: float = Field(0.27, ge=0)
+    """The probability ratio is clipped at 1 + clip_high (RLPR's clip-higher)."""
+    aggregation: Aggregation = "token-mean"
+    """Every token counts the same (token-mean), every response (sequence-mean), or a fixed length divides
+    (constant).
+    """
+    constant_length: int | None = None
+    """Divisor in tokens of aggregation: constant."""
+    importance_cap: float | None = Field(None, gt=0)
+    """Truncated importance correction between engine and trainer: the weight's upper bound; null = off."""
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Matmul precision over fp32 weights; auto = bf16 where the machine multiplies it in hardware."""
+
+
+class TrainerConfig(BaseModel):
+    """The loop's own settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    steps: int = Field(100, ge=1)
+    """Training steps."""
+    prompts_per_step: int = Field(8, ge=1)
+    """Prompts (groups) per step."""
+    scale_rewards: Scale = "group"
+    """Advantages are divided by the group's standard deviation, the batch's, or nothing (none)."""
+    filter: StdFilterConfig | None = None
+    """RLPR's dynamic sampling: prompts whose rewards spread too little are replaced by new ones; null = off."""
+    save_every: int = Field(50, ge=0)
+    """Steps between checkpoints; 0 = only at the end."""
+    keep_last: int = Field(2, ge=0)
+    """Checkpoints kept; 0 = all."""
+    eval_every: int = Field(0, ge=0)
+    """Steps between evaluations on held-out rows; 0 = only where the recipe asks."""
+    max_logprob_gap: float = Field(0.15, gt=0)
+    """Training refuses to start when engine and trainer differ by more than this on average, in nats per token."""
+    check_prompts: int = Field(4, ge=1)
+    """Prompts used for that check."""

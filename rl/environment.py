@@ -1,0 +1,192 @@
+"""From data rows to requests, and from rollouts to scored groups: the trainer's only view of data, modes and
+rewards.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rewards import RewardSet, Score
+from rollouts.modes import Mode, ModeSampler
+from rollouts.prompts import render_prompt
+from rollouts.records import Request, Rollout, Sampling, Status, request_seed
+
+
+class Row(Protocol):
+    """A data row: what a task yields."""
+
+    @property
+    def index(self) -> int:
+        """Position in the dataset."""
+
+    @property
+    def messages(self) -> Sequence[Mapping[str, Any]]:
+        """Chat messages of the prompt."""
+
+    @property
+    def reference(self) -> Any:
+        """What rewards compare the answer with."""
+
+    @property
+    def columns(self) -> Mapping[str, Any]:
+        """Further columns, for rewards that name them."""
+
+
+class RowOrder(Protocol):
+    """Which row stands at a position of the endless, reshuffled data stream."""
+
+    def row(self, position: int) -> int:
+        """Row index; a pure function of the position."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptSlot:
+    """One place in a step's batch: a mode, and the data position that fills it."""
+
+    mode: Mode
+    position: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredGroup:
+    """The responses to one prompt in one mode, with their scores (same order, same length).
+
+    Example:
+        Two responses to row 7 in short mode, the first right:
+        ``ScoredGroup(slot=..., rollouts=[r0, r1], scores=[Score(total=1.0, breakdown={"accuracy": 1.0}), ...])``
+    """
+
+    slot: PromptSlot
+    rollouts: Sequence[Rollout]
+    scores: Sequence[Score]
+
+    @property
+    def mode(self) -> str:
+        """Name of the group's mode."""
+        return self.slot.mode.name
+
+    @property
+    def rewards_G(self) -> list[float]:
+        """Total reward of each response."""
+        return [score.total for score in self.scores]
+
+
+class Environment:
+    """Rows, modes, tokenizer and rewards of one run.
+
+    Everything it draws (mode, row, sampling seed) is a pure function of (seed, step, position), so a resumed run asks
+    for exactly what an uninterrupted one would have asked for.
+    """
+
+    def __init__(
+        self,
+        *,
+        rows: Sequence[Row],
+        order: RowOrder,
+        modes: ModeSampler,
+        rewards: RewardSet,
+        tokenizer: Any,
+        sampling: Sampling,
+        group_size: int,
+        seed: int,
+    ) -> None:
+        self.rows = rows
+        self.order = order
+        self.modes = modes
+        self.rewards = rewards
+        self.tokenizer = tokenizer
+        self.sampling = sampling
+        self.group_size = group_size
+        self.seed = seed
+
+    def slots(self, step: int, count: int, position: int) -> list[PromptSlot]:
+        """The modes of a step's prompts, over ``count`` data positions from ``position`` on."""
+        modes = self.modes.mode_batch(step, count)
+        return [PromptSlot(mode=mode, position=position + i) for i, mode in enumerate(modes)]
+
+    def requests(self, step: int, slot: PromptSlot, count: int | None = None) -> list[Request]:
+        """The group's requests: one prompt, ``count`` (default: group size) seeds."""
+        row = self.rows[self.order.row(slot.position)]
+        prompt_ids = render_prompt(self.tokenizer, row.messages, slot.mode)
+        return [
+            Request(
+                prompt_ids=prompt_ids,
+                mode=slot.mode,
+                row=row.index,
+                sample=sample,
+                seed=request_seed(self.seed, step, slot.position, sample),
+                sampling=self.sampling,
+            )
+            for sample in range(count or self.group_size)
+        ]
+
+    def score(self, slots: Sequence[PromptSlot], groups: Sequence[Sequence[Rollout]]) -> list[ScoredGroup]:
+        """Score every group; responses the engine could not produce are left out of theirs."""
+        kept = [[r for r in group if r.status is not Status.FAILED] for group in groups]
+        scores = self.rewards.score([[self._sample(slot, r) for r in g] for slot, g in zip(slots, kept, strict=True)])
+        return [
+            ScoredGroup(slot=slot, rollouts=rollouts, scores=group_scores)
+            for slot, rollouts, group_scores in zip(slots, kept, scores, strict=True)
+        ]
+
+    def record(self, step: int, group: ScoredGroup, advantages_G: Sequence[float]) -> list[dict[str, Any]]:
+        """The group's lines of ``rollouts.jsonl``."""
+        row = self._row(group.slot)
+        return [
+            {
+                **rollout_record(row, rollout, score),
+                "step": step,
+                "advantage": advantage,
+            }
+            for rollout, score, advantage in zip(group.rollouts, group.scores, advantages_G, strict=True)
+        ]
+
+    def _row(self, slot: PromptSlot) -> Row:
+        return self.rows[self.order.row(slot.position)]
+
+    def _sample(self, slot: PromptSlot, rollout: Rollout) -> dict[str, Any]:
+        return reward_sample(self._row(slot), rollout)
+
+
+def reward_sample(row: Row, rollout: Rollout) -> dict[str, Any]:
+    """What a reward may ask for by name, for one response."""
+    return {
+        **row.columns,
+        "prompt": row.messages[-1]["content"],
+        "response": rollout.response,
+        "thinking": rollout.thinking,
+        "answer": rollout.answer,
+        "reference": row.reference,
+        "mode": rollout.mode,
+        "response_ids": list(rollout.response_ids),
+        "truncated": rollout.status is Status.TRUNCATED,
+    }
+
+
+def rollout_record(row: Row, rollout: Rollout, score: Score) -> dict[str, Any]:
+    """One line of ``rollouts.jsonl`` or of an evaluation's samples, without step and advantage."""
+    return {
+        "row": rollout.row,
+        "sample": rollout.sample,
+        "mode": rollout.mode,
+        "prompt": row.messages[-1]["content"],
+        "reference": jsonable(row.reference),
+        "response": rollout.response,
+        "thinking": rollout.thinking,
+        "answer": rollout.answer,
+        "status": str(rollout.status),
+        "response_tokens": len(rollout.response_ids),
+        "prompt_tokens": len(rollout.prompt_ids),
+        "rewards": dict(score.breakdown),
+        "total": score.total,
+    }
+
+
+def jsonable(value: Any) -> Any:
+    """The value itself where JSON can hold it, its text otherwise (a reference may be a date or a decimal)."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return str(value)
+    return value

@@ -1,0 +1,303 @@
+"""The hybrid GRPO loop: sample, score, compare within the group, update, push the weights, write everything down.
+
+One step, as data::
+
+    slots (mode, data position) -> requests -> engine.generate -> rewards -> advantages -> learner.update
+        -> engine.load_weights -> metrics.jsonl, rollouts.jsonl, ledger.json [-> checkpoints/step_N]
+
+How this follows the MiniCPM-V 4.5 report (arXiv 2509.18154, section 2.4):
+
+1. Modes are drawn per prompt, so every group is of one mode and is compared within itself.
+2. There is no KL term and no entropy bonus.
+3. Not published there and taken from RLPR (arXiv 2506.18254) as defaults: token-mean loss, clip 0.2 / 0.27, groups
+   without spread untrained, the optional filter on the group's standard deviation.
+"""
+
+import hashlib
+import math
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from base_model.packing import TokenGroup
+from rl.advantages import batch_advantages, reward_std
+from rl.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from rl.config import TrainerConfig
+from rl.environment import Environment, PromptSlot, ScoredGroup
+from rl.filtering import StdFilter
+from rl.interrupt import InterruptGuard
+from rl.learner import Learner, TrainGroup
+from rl.ledger import TokenLedger
+from rl.metrics import Max, Mean, Metrics, Sum, merge, to_floats
+from rl.run_directory import RunDirectory
+from rl.timing import PhaseTimer, peak_memory_gib
+from rollouts.engine import Engine
+from rollouts.records import Rollout, Status
+
+Progress = Callable[[int, int, str], None]
+"""(done, total, what) within a step, for a progress bar."""
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainerState:
+    """What moves from step to step, beside weights and optimiser."""
+
+    step: int = 0  # completed steps
+    position: int = 0  # data positions consumed
+    ledger: TokenLedger = field(default_factory=TokenLedger)
+    filter: StdFilter | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able copy for the checkpoint."""
+        return {
+            "step": self.step,
+            "position": self.position,
+            "ledger": self.ledger.state_dict(),
+            "filter": None if self.filter is None else self.filter.state_dict(),
+        }
+
+    def load_dict(self, state: dict[str, Any]) -> None:
+        """Take over a checkpoint's state."""
+        self.step, self.position = state["step"], state["position"]
+        self.ledger.load_state_dict(state["ledger"])
+        if self.filter is not None and state["filter"] is not None:
+            self.filter.load_state_dict(state["filter"])
+
+
+class Trainer:
+    """Runs the loop over an environment, an engine and a learner, none of which know each other."""
+
+    def __init__(
+        self,
+        *,
+        config: TrainerConfig,
+        environment: Environment,
+        engine: Engine,
+        learner: Learner,
+        run: RunDirectory,
+        tokenizer: Any,
+        on_step: Callable[[int, dict[str, float]], None] | None = None,
+        on_progress: Progress | None = None,
+        evaluate: Callable[[int], dict[str, Any]] | None = None,
+    ) -> None:
+        self.config = config
+        self.environment = environment
+        self.engine = engine
+        self.learner = learner
+        self.run = run
+        self.tokenizer = tokenizer
+        self._on_step = on_step or (lambda _step, _metrics: None)
+        self._progress = on_progress or (lambda _done, _total, _what: None)
+        self._evaluate = evaluate
+        self.state = TrainerState(filter=StdFilter(config.filter) if config.filter else None)
+
+    def resume(self) -> int:
+        """Continue from the newest complete checkpoint, or from the start when there is none; returns completed
+        steps.
+        """
+        checkpoint = latest_checkpoint(self.run.path)
+        if checkpoint is not None:
+            state = load_checkpoint(checkpoint, model=self.learner.model, optimizer=self.learner.optimizer)
+            self.learner.scheduler.load_state_dict(state["scheduler"])
+            self.state.load_dict(state["trainer"])
+        self.run.truncate_after(self.state.step)
+        return self.state.step
+
+    def train(self) -> int:
+        """Run to the configured step, or to the end of the step in which the user interrupts; returns completed
+        steps.
+        """
+        self.check_engine()
+        with InterruptGuard() as guard:
+            while self.state.step < self.config.steps and not guard.requested:
+                step = self.state.step + 1
+                metrics, groups, advantages = self._step(step)
+                self.state.step = step
+                self._write(step, metrics, groups, advantages)
+                done = step == self.config.steps or guard.requested
+                if done or (self.config.save_every and step % self.config.save_every == 0):
+                    self.save()
+                self._on_step(step, metrics)
+                self._maybe_evaluate(step)
+        return self.state.step
+
+    def save(self) -> None:
+        """Write a checkpoint of the completed steps."""
+        self.run.sync()
+        save_checkpoint(
+            self.run.path,
+            step=self.state.step,
+            model=self.learner.model,
+            tokenizer=self.tokenizer,
+            optimizer=self.learner.optimizer,
+            state={"trainer": self.state.to_dict(), "scheduler": self.learner.scheduler.state_dict()},
+            keep_last=self.config.keep_last,
+        )
+
+    def check_engine(self) -> float:
+        """Push the weights and compare both sides' log-probs of a few fresh samples; returns the mean gap in nats.
+
+        Raises:
+            ValueError: the mean gap is above ``max_logprob_gap``: training would follow another policy than it samples.
+        """
+        self._push_weights()
+        slots = self.environment.slots(0, self.config.check_prompts, 0)
+        rollouts = self.engine.generate([self.environment.requests(0, slot, 1)[0] for slot in slots])
+        pairs = [r for r in rollouts if r.status is not Status.FAILED]
+        trainer_T = self.learner.logprobs([TokenGroup(prompt=r.prompt_ids, responses=[r.response_ids]) for r in pairs])
+        engine_T = torch.tensor([p for r in pairs for p in r.logprobs])
+        gap = float((trainer_T - engine_T).abs().mean())
+        if not gap <= self.config.max_logprob_gap:
+            raise ValueError(
+                f"engine and trainer differ by {gap:.3f} nats per token on average (limit "
+                f"{self.config.max_logprob_gap}): they do not run the same policy; use a model that both support, "
+                "or the same precision on both sides (engine.dtype, learner.precision)"
+            )
+        return gap
+
+    def _step(self, step: int) -> tuple[dict[str, float], list[ScoredGroup], list[list[float]]]:
+        _seed_everything(self.environment.seed, step)
+        timer = PhaseTimer()
+        accepted, generated = self._collect(step, timer)
+        advantages_G = batch_advantages([g.rewards_G for g in accepted], scale=self.config.scale_rewards)
+        advantages = [a.tolist() for a in advantages_G]
+        train_groups = [_train_group(g, a) for g, a in zip(accepted, advantages, strict=True)]
+        with timer.phase("learn"):
+            self._progress(0, 1, "learn")
+            learned = self.learner.update(train_groups)
+        with timer.phase("sync"):
+            if any(g.has_signal for g in train_groups):
+                self._push_weights(step)
+        self._count_tokens(generated, accepted, train_groups)
+        metrics = {
+            "step": float(step),
+            **step_metrics(generated),
+            **learned,
+            "groups/generated": float(len(generated)),
+            "groups/trained": float(sum(g.has_signal for g in train_groups)),
+            **self.state.ledger.metrics(),
+            **timer.metrics(),
+            "memory/peak_gib": peak_memory_gib(),
+        }
+        return metrics, accepted, advantages
+
+    def _collect(self, step: int, timer: PhaseTimer) -> tuple[list[ScoredGroup], list[ScoredGroup]]:
+        """The step's groups, and all that were generated for it: a filtered prompt's slot is filled again, same
+        mode.
+        """
+        slots = self.environment.slots(step, self.config.prompts_per_step, self.state.position)
+        self.state.position += len(slots)
+        accepted: list[ScoredGroup] = []
+        generated: list[ScoredGroup] = []
+        rounds = self.config.filter.max_generation_rounds if self.config.filter else 1
+        for _ in range(rounds):
+            groups = self._rollout(step, slots, timer)
+            generated.extend(groups)
+            keep = [self._accepts(step, g) for g in groups]
+            accepted.extend(g for g, kept in zip(groups, keep, strict=True) if kept)
+            slots = self._refill([slot for slot, kept in zip(slots, keep, strict=True) if not kept])
+            if not slots:
+                break
+        if self.state.filter is not None:
+            self.state.filter.update(step, [reward_std(torch.tensor(g.rewards_G)) for g in generated])
+        return accepted, generated
+
+    def _accepts(self, step: int, group: ScoredGroup) -> bool:
+        if not group.rollouts:
+            return False
+        return self.state.filter is None or self.state.filter.keep(step, reward_std(torch.tensor(group.rewards_G)))
+
+    def _refill(self, slots: Sequence[PromptSlot]) -> list[PromptSlot]:
+        if self.state.filter is None:
+            return []
+        start = self.state.position
+        self.state.position += len(slots)
+        return [PromptSlot(mode=slot.mode, position=start + i) for i, slot in enumerate(slots)]
+
+    def _rollout(self, step: int, slots: Sequence[PromptSlot], timer: PhaseTimer) -> list[ScoredGroup]:
+        with timer.phase("generate"):
+            requests = [request for slot in slots for request in self.environment.requests(step, slot)]
+            flat = self.engine.generate(
+                requests, on_progress=lambda done, total: self._progress(done, total, "generate")
+            )
+        size = self.environment.group_size
+        groups: list[list[Rollout]] = [list(flat[at : at + size]) for at in range(0, len(flat), size)]
+        with timer.phase("reward"):
+            self._progress(0, 1, "reward")
+            return self.environment.score(slots, groups)
+
+    def _push_weights(self, version: int | None = None) -> None:
+        self.engine.load_weights(self.learner.weights().items(), self.state.step if version is None else version)
+
+    def _count_tokens(
+        self, generated: Iterable[ScoredGroup], accepted: Iterable[ScoredGroup], trained: Iterable[TrainGroup]
+    ) -> None:
+        trained_ids = {id(g) for g, t in zip(accepted, trained, strict=True) if t.has_signal}
+        for group in generated:
+            lengths = [len(r.response_ids) for r in group.rollouts]
+            self.state.ledger.add_group(
+                group.mode,
+                prompt_tokens=len(group.rollouts[0].prompt_ids) if group.rollouts else 0,
+                generated_lengths=lengths,
+                trained_lengths=lengths if id(group) in trained_ids else [],
+            )
+
+    def _write(
+        self, step: int, metrics: dict[str, float], groups: Sequence[ScoredGroup], advantages: Sequence[Sequence[float]]
+    ) -> None:
+        for group, advantages_G in zip(groups, advantages, strict=True):
+            self.run.append_rollouts(self.environment.record(step, group, advantages_G))
+        self.run.append_metrics({**metrics, "step": step})
+        self.run.write_ledger(self.state.ledger.to_dict())
+
+    def _maybe_evaluate(self, step: int) -> None:
+        if self._evaluate and self.config.eval_every and step % self.config.eval_every == 0:
+            self.run.append_evaluation(
+                {"step": step, "rl_tokens": self.state.ledger.rl_tokens, "eval": self._evaluate(step)}
+            )
+
+
+def step_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
+    """Means over every generated response, in all and by mode: rewards, length, truncation, entropy estimate.
+
+    ``entropy/<mode>`` is the mean of -log p over sampled tokens, an unbiased estimate of the policy's entropy per
+    token.
+    """
+    return to_floats(merge(*(_group_metrics(group) for group in groups)))
+
+
+def _group_metrics(group: ScoredGroup) -> Metrics:
+    mode = group.mode
+    metrics: Metrics = {
+        "reward/total": Mean.of(group.rewards_G),
+        f"reward/{mode}/total": Mean.of(group.rewards_G),
+        f"response_tokens/{mode}": Mean.of(len(r.response_ids) for r in group.rollouts),
+        f"truncated/{mode}": Mean.of(r.status is Status.TRUNCATED for r in group.rollouts),
+        f"entropy/{mode}": Mean.of(-p for r in group.rollouts for p in r.logprobs),
+        f"groups/{mode}": Sum(1.0),
+        "rollouts/max_tokens": Max(max((float(len(r.response_ids)) for r in group.rollouts), default=-math.inf)),
+    }
+    for name in sorted({name for score in group.scores for name in score.breakdown}):
+        values = [score.breakdown[name] for score in group.scores if score.breakdown.get(name) is not None]
+        metrics[f"reward/{name}"] = metrics[f"reward/{mode}/{name}"] = Mean.of(v for v in values if v is not None)
+    return metrics
+
+
+def _train_group(group: ScoredGroup, advantages_G: Sequence[float]) -> TrainGroup:
+    return TrainGroup(
+        tokens=TokenGroup(prompt=group.rollouts[0].prompt_ids, responses=[r.response_ids for r in group.rollouts]),
+        advantages_G=tuple(advantages_G),
+        engine_logprobs=tuple(tuple(r.logprobs) for r in group.rollouts),
+    )
+
+
+def _seed_everything(seed: int, step: int) -> None:
+    """Every generator restarts at each step (dropout is the only user), so its state never needs to be saved."""
+    value = int.from_bytes(hashlib.sha256(f"step:{seed}:{step}".encode()).digest()[:4], "big")
+    random.seed(value)
+    np.random.seed(value)
+    torch.manual_seed(value)
