@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from base_model import packed_attention
 from base_model.config import LoraSettings
 from base_model.fused_head import HeadShape, TokenLoss, head_logprobs, head_loss
+from base_model.memory import keep_freed_memory
 from base_model.packing import PackedBatch
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,7 @@ def load_packed(
     if not (Path(path) / "config.json").is_file():
         raise ValueError(f"{path} holds no config.json: give the directory of a transformers checkpoint")
     packed_attention.register()
+    keep_freed_memory()
     model = AutoModelForCausalLM.from_pretrained(
         path,
         dtype=dtype,
@@ -157,7 +159,9 @@ def merged_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_merged(model: nn.Module, directory: str | Path) -> None:
-    """Write a plain checkpoint that transformers and vLLM load, adapters folded in (``model`` as in ``merged_weights``)."""
+    """Write a plain checkpoint that transformers and vLLM load, adapters folded in (``model`` as in
+    ``merged_weights``).
+    """
     if not hasattr(model, "get_base_model"):
         model.save_pretrained(directory)  # type: ignore[operator]
         return

@@ -7,6 +7,7 @@ how a step is cut into micro-batches: every token's weight is fixed from the who
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -136,7 +137,9 @@ class Learner:
             norm = self._optimizer_step()
             norms.append(norm)
             skipped += not math.isfinite(norm)
-        self.scheduler.step()
+        with warnings.catch_warnings():  # a step in which no group had signal moves the schedule all the same
+            warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
+            self.scheduler.step()
         return {
             "loss": loss,
             "lr": learning_rate,

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,3 +98,48 @@ def test_empty_step_and_empty_group() -> None:
 def test_refusals(rewards: torch.Tensor, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         group_advantages(rewards, **options)
+
+
+# --- parity with TRL -------------------------------------------------------------------------------------------------
+
+REWARDS = [[1.0, 0.0, 0.25, 1.0], [0.5, 0.5, 0.5, 0.5], [-1.0, 2.0, 0.0, 0.0]]
+
+
+def trl_advantages(scale: str, directory: str) -> torch.Tensor:
+    """Let a real GRPOTrainer of a tiny model sample, score with the rewards above, and compute its advantages."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from trl import GRPOConfig, GRPOTrainer
+
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(32)}, unk_token="w0"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="w1", eos_token="w2", unk_token="w0")
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = GRPOConfig(
+        output_dir=directory, scale_rewards=scale, num_generations=4, per_device_train_batch_size=12,
+        max_completion_length=3, report_to=[], use_cpu=True, bf16=False, beta=0.0,
+    )  # fmt: skip
+    flat = [reward for group in REWARDS for reward in group]
+    rows = [{"prompt": f"w{3 + i}"} for i in range(len(REWARDS))]
+    trainer = GRPOTrainer(
+        model=LlamaForCausalLM(LlamaConfig(vocab_size=32, **sizes)), args=config, processing_class=tokenizer,
+        train_dataset=rows_to_dataset(rows), reward_funcs=lambda completions, **_: flat,
+    )  # fmt: skip
+    inputs = [row for row in rows for _ in range(4)]
+    return trainer._generate_and_score_completions(inputs)["advantages"]
+
+
+def rows_to_dataset(rows: list[dict]) -> object:
+    from datasets import Dataset
+
+    return Dataset.from_list(rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_parity_with_a_real_trl_trainer(tmp_path: Path, scale: str) -> None:
+    pytest.importorskip("trl", reason="TRL, the parity oracle, is not installed")
+    theirs = trl_advantages(scale, str(tmp_path))
+    ours = torch.cat(batch_advantages(REWARDS, scale=scale, eps=1e-4))  # type: ignore[arg-type]  # TRL's eps
+    assert theirs.abs().sum() > 1
+    torch.testing.assert_close(ours.float(), theirs, rtol=1e-5, atol=1e-6)

@@ -105,6 +105,10 @@ def assert_same_weights(first: Any, second: Any) -> None:
         assert torch.equal(tensor, theirs[name]), name
 
 
+def hyper_parameters(optimizer: Any) -> list[dict[str, Any]]:
+    return [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+
+
 def assert_continues_exactly(run: Path, build: Callable[[], Any], optimizer: Callable[[Any], Any]) -> None:
     """Three steps, save, three steps; then the same from the checkpoint, in a model that was initialised otherwise."""
     torch.manual_seed(1)
@@ -120,6 +124,7 @@ def assert_continues_exactly(run: Path, build: Callable[[], Any], optimizer: Cal
     assert (state["step"], state["position"]) == (3, 7)
     assert [resumed.step() for _ in range(3)] == expected
     assert resumed.scheduler.get_last_lr() == straight.scheduler.get_last_lr()
+    assert hyper_parameters(resumed.optimizer) == hyper_parameters(straight.optimizer)
     assert_same_weights(resumed.model, straight.model)
 
 
@@ -428,11 +433,15 @@ def save_forever(step, report):
         os.write(report, step.to_bytes(4, "big"))
         step += random.choice([0, 1])  # sometimes the same step again
 
-def last_reported(reports):
-    data = b""
+def last_reported(reports, data):
     while chunk := os.read(reports, 4096):
         data += chunk
     return int.from_bytes(data[-4:], "big")
+
+fill(0)
+start = time.perf_counter()
+save_checkpoint(run, step=0, model=model, tokenizer=None, optimizer=optimizer, state={"is": 0})
+duration = time.perf_counter() - start
 
 rng = random.Random(0)
 done, torn = 0, 0
@@ -446,17 +455,15 @@ for kill in range(15):
         finally:
             os._exit(1)
     os.close(report)
-    time.sleep(rng.uniform(0.0, 0.25))
+    first = os.read(reports, 4) if kill % 2 else b""  # every other child may finish a save before it is killed
+    time.sleep(rng.uniform(0.0, duration))
     os.kill(child, signal.SIGKILL)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    reported = last_reported(reports)
+    reported = last_reported(reports, first)
     os.close(reports)
     torn += any(path.name.startswith(".") for path in (run / "checkpoints").glob(".*"))
     remove_leftovers(run / "checkpoints")
     path = latest_checkpoint(run)
-    if path is None:
-        assert reported == 0
-        continue
     fill(-1)
     state = load_checkpoint(path, model=model, optimizer=optimizer)
     step = state["step"]
@@ -474,11 +481,11 @@ print(done, torn)
 @pytest.mark.slow
 def test_sigkill_at_random_moments_leaves_the_newest_checkpoint_whole(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error::UserWarning", "-c", KILLED, str(tmp_path)]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[2])
     assert finished.returncode == 0, finished.stderr
     saved, torn = map(int, finished.stdout.split())
-    assert saved > 10
-    assert torn > 3  # most kills hit the middle of a save, or this test would show nothing
+    assert saved >= 7
+    assert torn >= 3  # most kills hit the middle of a save, or this test would show nothing
 
 
 # A checkpoint takes about 90 KB. What is left on the disk shrinks from round to round, so that saving fails at the

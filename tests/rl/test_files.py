@@ -100,6 +100,26 @@ def test_a_directory_that_fails_leaves_the_old_one(tmp_path: Path, error: type[B
     assert names(target) == ["old"]
 
 
+def test_a_directory_that_cannot_take_its_place_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "step_1"
+    target.mkdir()
+    (target / "old").write_text("")
+    rename = Path.rename
+
+    def refuse_the_new_one(path: Path, to: Path) -> Path:
+        if ".tmp-" in path.name:
+            raise OSError(5, "Input/output error")
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", refuse_the_new_one)
+    with pytest.raises(WriteError, match="Input/output error"), atomic_directory(target) as directory:
+        (directory / "new").write_text("")
+    assert names(tmp_path) == ["step_1"]
+    assert names(target) == ["old"]
+
+
 def test_an_existing_directory_is_replaced_not_merged(tmp_path: Path) -> None:
     for name in ("first", "second"):
         with atomic_directory(tmp_path / "step_1") as directory:

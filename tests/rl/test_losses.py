@@ -152,6 +152,14 @@ def test_gradient_equals_finite_differences(cap: float | None) -> None:
     assert torch.autograd.gradcheck(loss, batch["logprobs"].clone().requires_grad_())
 
 
+def test_old_logprobs_get_no_gradient() -> None:
+    batch = make_batch(6)
+    old_T = batch["old"].requires_grad_()
+    logprobs_T = batch["logprobs"].requires_grad_()
+    policy_loss(logprobs_T, old_T, batch["advantages"], token_weights([6], dtype=torch.float64))[0].backward()
+    assert old_T.grad is None
+
+
 def test_the_first_update_has_the_policy_gradient() -> None:
     """With no old log-probs the ratio is 1 and d loss / d logprob_t = -weight_t A_t, whatever the clip range."""
     batch = make_batch(6)
@@ -316,6 +324,7 @@ def trl_loss(
     return loss, trainer._metrics["train"]["clip_ratio/region_mean"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cap", [None, 1.3])
 @pytest.mark.parametrize(
     ("aggregation", "loss_type"), [("token-mean", "dapo"), ("sequence-mean", "grpo"), ("constant", "dr_grpo")]

@@ -260,13 +260,16 @@ def test_the_lock_is_given_back_on_close_and_after_a_refusal(tmp_path: Path) -> 
 
 
 FORKING_HOLDER = """
-import multiprocessing, os, signal, sys, time
+import multiprocessing, os, sys, time
 from rl.run_directory import RunDirectory
+
+def live():
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
 run = RunDirectory.create(sys.argv[1], {"model": "tiny"}, resume=False)
-child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(30,))
-child.start()
-print(child.pid, flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
+multiprocessing.get_context("fork").Process(target=live).start()
+time.sleep(60)
 """
 
 
@@ -275,7 +278,8 @@ def test_a_forked_child_that_outlives_the_run_does_not_keep_its_lock(tmp_path: P
     assert holder.stdout is not None
     orphan = int(holder.stdout.readline())
     try:
-        assert holder.wait() == -signal.SIGKILL
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
         assert psutil.Process(orphan).status() != psutil.STATUS_ZOMBIE
         start(tmp_path / "run", {"model": "tiny"}, resume=True).close()
     finally:

@@ -1,0 +1,191 @@
+"""Accuracy, length and format of a policy on held-out rows, in each mode.
+
+Legend: N rows, K samples per row.
+"""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from recipes.tasks import Row
+from rewards import RewardSet, Score
+from rollouts.engine import Engine
+from rollouts.modes import Mode, ModesConfig
+from rollouts.prompts import render_prompt
+from rollouts.records import Request, Rollout, Sampling, Status, request_seed
+
+Z95 = 1.959963984540054
+EVALUATION_STEP = -1
+"""Stands in for the step in an evaluation's seeds: no training step draws the same ones."""
+
+
+class EvaluationConfig(BaseModel):
+    """How a checkpoint is evaluated."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    metric: str = "accuracy"
+    """Reward whose value of at least 0.5 counts as a right answer."""
+    format_metric: str = "format"
+    """Reward whose value of at least 0 counts as a well-formed response; ignored when the run has no such reward."""
+    samples: int = Field(1, ge=1)
+    """Responses per row and mode (K)."""
+    k: int = Field(1, ge=1)
+    """pass@k is reported for this k, at most ``samples``."""
+    temperature: float = Field(1.0, ge=0)
+    """Sampling temperature; 0 = greedy."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Nucleus of the distribution that is sampled from; 1 = all."""
+    rows: int = Field(0, ge=0)
+    """Held-out rows used, from the first on; 0 = all."""
+    seed: int = 0
+    """Seed of the samples."""
+
+
+def evaluate_policy(
+    *,
+    engine: Engine,
+    tokenizer: Any,
+    rows: Sequence[Row],
+    modes: ModesConfig,
+    rewards: RewardSet,
+    config: EvaluationConfig,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    """Evaluate the engine's current weights in both modes, all responses in one batch.
+
+    Returns:
+        ``{"short": {...}, "long": {...}}`` as in ``evaluation.json``, and the samples' records.
+
+    Raises:
+        ValueError: ``config.metric`` is none of the rewards, or ``k`` exceeds ``samples``.
+    """
+    check_evaluation(config, rewards.names)
+    rows = rows[: config.rows or None]
+    pairs = [(mode, row) for mode in (modes.short, modes.long) for row in rows]
+    requests = [request for mode, row in pairs for request in _requests(tokenizer, row, mode, config)]
+    flat = engine.generate(requests, on_progress)
+    groups = [flat[at : at + config.samples] for at in range(0, len(flat), config.samples)]
+    scores = rewards.score([[_sample(row, r) for r in g] for (_, row), g in zip(pairs, groups, strict=True)])
+    summary = {}
+    for mode in (modes.short, modes.long):
+        chosen = [i for i, (m, _) in enumerate(pairs) if m is mode]
+        summary[mode.name] = summarise([groups[i] for i in chosen], [scores[i] for i in chosen], config)
+    return summary, _records(pairs, groups, scores)
+
+
+def check_evaluation(config: EvaluationConfig, names: Sequence[str]) -> None:
+    """Refuse, before any model is loaded, an evaluation that cannot be made; see ``evaluate_policy``."""
+    if config.metric not in names:
+        raise ValueError(
+            f"evaluation.metric is {config.metric!r}, which is none of the run's rewards ({', '.join(names)}): "
+            "name one of them, or add it to the rewards (weight 0 keeps it out of the total)"
+        )
+    if config.k > config.samples:
+        raise ValueError(
+            f"evaluation.k is {config.k}, but only {config.samples} samples are drawn per row: raise evaluation.samples"
+        )
+
+
+def summarise(
+    groups: Sequence[Sequence[Rollout]], scores: Sequence[Sequence[Score]], config: EvaluationConfig
+) -> dict[str, Any]:
+    """One mode's figures: accuracy with its 95 % interval, pass@k, mean length, truncation and format."""
+    right_NK = [[_reaches(s, config.metric, 0.5) for s in row] for row in scores]
+    formats = [_reaches(s, config.format_metric, 0.0) for s in _flat(scores) if config.format_metric in s.breakdown]
+    rollouts = _flat(groups)
+    accuracy, low, high = accuracy_interval(right_NK, seed=config.seed)
+    return {
+        "n": len(groups),
+        "samples": config.samples,
+        "accuracy": accuracy,
+        "ci_low": low,
+        "ci_high": high,
+        "k": config.k,
+        "pass_at_k": _mean([pass_at_k(len(row), sum(row), config.k) for row in right_NK]),
+        "response_tokens": _mean([len(r.response_ids) for r in rollouts]),
+        "truncated": _mean([r.status is Status.TRUNCATED for r in rollouts]),
+        "format": _mean(formats) if formats else None,
+    }
+
+
+def accuracy_interval(right_NK: Sequence[Sequence[bool]], *, seed: int = 0) -> tuple[float, float, float]:
+    """Share of right responses and its 95 % interval.
+
+    One sample per row: Wilson's interval. Several: percentile bootstrap over rows, since samples of one row are no
+    independent evidence.
+    """
+    row_means = [sum(row) / len(row) for row in right_NK]
+    if not row_means:
+        return 0.0, 0.0, 1.0
+    accuracy = _mean(row_means)
+    if all(len(row) == 1 for row in right_NK):
+        return (accuracy, *wilson_interval(int(sum(row_means)), len(row_means)))
+    rng = random.Random(seed)
+    means = sorted(_mean(rng.choices(row_means, k=len(row_means))) for _ in range(1000))
+    return accuracy, means[24], means[974]
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a proportion (Wilson 1927); stays inside [0, 1], unlike the normal one."""
+    if trials == 0:
+        return 0.0, 1.0
+    p, z2 = successes / trials, Z95**2
+    centre = (p + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = Z95 / (1 + z2 / trials) * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def pass_at_k(samples: int, right: int, k: int) -> float:
+    """Unbiased pass@k, 1 - C(n - c, k) / C(n, k) (Chen et al. 2021, arXiv 2107.03374)."""
+    return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)
+
+
+def _requests(tokenizer: Any, row: Row, mode: Mode, config: EvaluationConfig) -> list[Request]:
+    prompt_ids = render_prompt(tokenizer, row.messages, mode)
+    sampling = Sampling(temperature=config.temperature, top_p=config.top_p)
+    return [
+        Request(
+            prompt_ids=prompt_ids,
+            mode=mode,
+            row=row.index,
+            sample=sample,
+            seed=request_seed(config.seed, EVALUATION_STEP, row.index, sample),
+            sampling=sampling,
+        )
+        for sample in range(config.samples)
+    ]
+
+
+def _sample(row: Row, rollout: Rollout) -> dict[str, Any]:
+    from rl.environment import reward_sample
+
+    return reward_sample(row, rollout)
+
+
+def _records(
+    pairs: Sequence[tuple[Mode, Row]], groups: Sequence[Sequence[Rollout]], scores: Sequence[Sequence[Score]]
+) -> list[dict[str, Any]]:
+    from rl.environment import rollout_record
+
+    return [
+        rollout_record(row, rollout, score)
+        for (_, row), group, group_scores in zip(pairs, groups, scores, strict=True)
+        for rollout, score in zip(group, group_scores, strict=True)
+    ]
+
+
+def _reaches(score: Score, name: str, bar: float) -> bool:
+    value = score.breakdown.get(name)
+    return value is not None and value >= bar
+
+
+def _flat(nested: Sequence[Sequence[Any]]) -> list[Any]:
+    return [item for inner in nested for item in inner]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

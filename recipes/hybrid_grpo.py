@@ -1,0 +1,303 @@
+"""Hybrid GRPO: trains a policy on rollouts in short mode, in long mode, or in both.
+
+Every prompt is run in one mode, its responses are scored by the rewards and compared with one another, and the policy
+moves towards the better ones. Everything is written to the run directory: metrics, rollouts, tokens by mode,
+checkpoints, the final evaluation and a report.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from base_model.config import LoraSettings
+from recipes.cli import CONFIGS, run_recipe
+from recipes.evaluation import EvaluationConfig, check_evaluation
+from recipes.models import ModelConfig
+from recipes.tasks import TaskConfig
+from rewards.spec import RewardSpec
+from rl.config import LearnerConfig, TrainerConfig
+from rollouts.engine import EngineConfig
+from rollouts.modes import ModesConfig
+
+if TYPE_CHECKING:
+    from recipes.console import StepBar
+    from recipes.tasks import Row
+    from rewards import RewardSet
+    from rl.environment import Environment
+    from rl.run_directory import RunDirectory
+    from rl.trainer import Trainer
+    from rollouts.engine import VLLMEngine
+
+MAY_CHANGE = {
+    "resume",
+    "overwrite",
+    "trainer.steps",
+    "trainer.save_every",
+    "trainer.keep_last",
+    "engine.timeout_s",
+    "engine.max_restarts",
+}
+"""Keys that a resumed run may give anew: none of them changes what a completed step was."""
+
+
+class SamplingConfig(BaseModel):
+    """How responses are drawn during training."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    temperature: float = Field(1.0, gt=0)
+    """Sampling temperature; log-probs and ratios are taken at it too."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Nucleus; below 1 the probability ratio is biased, so leave it at 1 unless you must."""
+
+
+class HybridGrpoConfig(BaseModel):
+    """A hybrid GRPO run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    run: Path = Path("runs/hybrid_grpo")
+    """Run directory; an existing one is never overwritten silently."""
+    seed: int = 0
+    """Seed of modes, data order, sampling and dropout."""
+    model: ModelConfig
+    """The policy to start from."""
+    task: TaskConfig
+    """Rows to train and to evaluate on."""
+    modes: ModesConfig = ModesConfig()
+    """Short, long or hybrid, and what the modes are."""
+    rewards: list[RewardSpec] = Field(min_length=1)
+    """Rewards and their weights; the total is their weighted sum."""
+    group_size: int = Field(8, ge=2)
+    """Responses per prompt."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How responses are drawn."""
+    lora: LoraSettings | None = None
+    """Train low-rank adapters instead of all weights; null = all weights."""
+    gradient_checkpointing: bool = False
+    """Recompute layers in the backward pass: less memory, about a third more time."""
+    learner: LearnerConfig = LearnerConfig()
+    """The policy update."""
+    trainer: TrainerConfig = TrainerConfig()
+    """The loop."""
+    engine: EngineConfig = EngineConfig()
+    """vLLM."""
+    evaluation: EvaluationConfig | None = EvaluationConfig()
+    """Evaluation on held-out rows at the end (and every trainer.eval_every steps); null = none."""
+    resume: bool = False
+    """Continue the run in the run directory from its newest checkpoint."""
+    overwrite: bool = False
+    """Delete the run that is in the run directory first."""
+
+
+def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:
+    """Check everything that can be checked without the model, then train, evaluate and report."""
+    import rewards
+    from recipes.models import resolve_model
+    from recipes.tasks import load_rows
+    from rl.run_directory import RunDirectory
+
+    with rewards.build(config.rewards, _columns(config.task), base_dir) as reward_set:
+        if config.evaluation:
+            check_evaluation(config.evaluation, reward_set.names)
+        rows = load_rows(config.task, "train")
+        eval_rows = load_rows(config.task, "eval") if config.evaluation else []
+        reward_set.check_gold([_gold(row) for row in rows[:32]])
+        model_path = resolve_model(config.model)
+        check_prompts(rows, config.modes, model_path, config.engine.max_model_len)
+        dumped = config.model_dump(mode="json", exclude={"resume", "overwrite"})
+        with RunDirectory.create(
+            config.run, dumped, resume=config.resume, overwrite=config.overwrite, may_change=MAY_CHANGE
+        ) as run:
+            _run(config, run, model_path, reward_set, rows, eval_rows)
+
+
+def _run(
+    config: HybridGrpoConfig,
+    run: RunDirectory,
+    model_path: Path,
+    rewards: RewardSet,
+    rows: list[Row],
+    eval_rows: list[Row],
+) -> None:
+    from recipes.console import StepBar, say
+    from recipes.report import write_run_report
+    from rollouts.engine import VLLMEngine
+
+    say(
+        f"{config.modes.mode} GRPO of {model_path.name}: {config.trainer.steps} steps, {len(rows)} rows, run {run.path}"
+    )
+    with VLLMEngine(model_path, config.engine, log_path=run.path / "engine.log") as engine:
+        with StepBar(config.modes.mode, config.trainer.steps) as bar:
+            trainer = build_trainer(config, run, model_path, rewards, rows, engine, bar, eval_rows)
+            done = trainer.resume() if config.resume else 0
+            bar.update(done)
+            steps = trainer.train()
+        if steps < config.trainer.steps:
+            say(f"stopped after step {steps} of {config.trainer.steps}; continue with --resume. Run: {run.path}")
+            return
+        if config.evaluation:
+            _evaluate(config, run, engine, trainer, rewards, eval_rows, steps)
+    seconds = run_seconds(run.path)
+    run.write_summary(
+        {"name": run.path.name, "mode": config.modes.mode, "steps": steps, "seconds": seconds, "finished": True}
+    )
+    report = write_run_report(run.path)
+    say(f"done: {steps} steps in {seconds:.0f} s, {trainer.state.ledger.rl_tokens} RL tokens. Report: {report}")
+
+
+def build_trainer(
+    config: HybridGrpoConfig,
+    run: RunDirectory,
+    model_path: Path,
+    rewards: RewardSet,
+    rows: list[Row],
+    engine: VLLMEngine,
+    bar: StepBar,
+    eval_rows: list[Row],
+) -> Trainer:
+    """Load the policy (while the engine starts) and wire it to data, rewards and engine."""
+    from base_model.packed_lm import load_packed
+    from rl.learner import Learner
+    from rl.trainer import Trainer
+
+    packed = load_packed(
+        model_path,
+        lora=config.lora,
+        gradient_checkpointing=config.gradient_checkpointing,
+        temperature=config.sampling.temperature,
+        trust_remote_code=config.model.trust_remote_code,
+    )
+    learner = Learner(packed, config.learner, total_steps=config.trainer.steps)
+    environment = build_environment(config, rows, rewards, engine.tokenizer)
+
+    def evaluate(step: int) -> dict[str, Any]:
+        return _evaluate_rows(config, engine, rewards, eval_rows)[0]
+
+    return Trainer(
+        config=config.trainer,
+        environment=environment,
+        engine=engine,
+        learner=learner,
+        run=run,
+        tokenizer=engine.tokenizer,
+        on_step=lambda step, metrics: _show(bar, step, metrics, config.trainer.steps),
+        on_progress=bar.note,
+        evaluate=evaluate if config.evaluation else None,
+    )
+
+
+def build_environment(config: HybridGrpoConfig, rows: list[Row], rewards: RewardSet, tokenizer: Any) -> Environment:
+    """Rows, modes and rewards as the trainer sees them."""
+    from recipes.tasks import EpochOrder
+    from rl.environment import Environment
+    from rollouts.modes import ModeSampler
+    from rollouts.records import Sampling
+
+    return Environment(
+        rows=rows,
+        order=EpochOrder(len(rows), config.seed),
+        modes=ModeSampler(config.modes, config.seed),
+        rewards=rewards,
+        tokenizer=tokenizer,
+        sampling=Sampling(temperature=config.sampling.temperature, top_p=config.sampling.top_p),
+        group_size=config.group_size,
+        seed=config.seed,
+    )
+
+
+def check_prompts(rows: list[Row], modes: ModesConfig, model_path: Path, max_model_len: int) -> None:
+    """Refuse prompts that leave no room for a response; the 64 longest texts are tokenised in every mode."""
+    from transformers import AutoTokenizer
+
+    from rollouts.prompts import render_prompt
+
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    longest = sorted(rows, key=lambda row: sum(len(str(m["content"])) for m in row.messages))[-64:]
+    for row in longest:
+        for mode in modes.active():
+            tokens = len(render_prompt(tokenizer, row.messages, mode))
+            if tokens >= max_model_len:
+                raise ValueError(
+                    f"row {row.index}: its prompt takes {tokens} tokens in {mode.name} mode, which leaves no room in "
+                    f"engine.max_model_len {max_model_len}: raise that, or leave the row out of the data"
+                )
+
+
+def run_seconds(run: Path) -> float:
+    """Seconds spent in completed steps, over all resumptions."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return sum(json.loads(line)["time/step"] for line in lines)
+
+
+def _columns(task: TaskConfig) -> set[str]:
+    return set(task.columns)
+
+
+def _gold(row: Row) -> dict[str, Any]:
+    return {**row.columns, "prompt": row.messages[-1]["content"], "reference": row.reference}
+
+
+def _evaluate(
+    config: HybridGrpoConfig,
+    run: RunDirectory,
+    engine: VLLMEngine,
+    trainer: Trainer,
+    rewards: RewardSet,
+    eval_rows: list[Row],
+    step: int,
+) -> None:
+    from recipes.console import say
+    from recipes.evaluate import write_evaluation
+
+    say(f"evaluating on {len(eval_rows)} held-out rows in both modes ...")
+    started = time.perf_counter()
+    engine.load_weights(trainer.learner.weights().items(), step)
+    summary, records = _evaluate_rows(config, engine, rewards, eval_rows)
+    checkpoint = run.checkpoints / f"step_{step}"
+    write_evaluation(run.path, checkpoint=checkpoint, step=step, summary=summary, records=records)
+    for mode, figures in summary.items():
+        say(
+            f"  {mode}: accuracy {figures['accuracy']:.3f} [{figures['ci_low']:.3f}, {figures['ci_high']:.3f}], "
+            f"{figures['response_tokens']:.1f} tokens per response"
+        )
+    say(f"  ({time.perf_counter() - started:.0f} s)")
+
+
+def _evaluate_rows(
+    config: HybridGrpoConfig, engine: VLLMEngine, rewards: RewardSet, eval_rows: list[Row]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    from recipes.evaluation import evaluate_policy
+
+    assert config.evaluation is not None
+    return evaluate_policy(
+        engine=engine,
+        tokenizer=engine.tokenizer,
+        rows=eval_rows,
+        modes=config.modes,
+        rewards=rewards,
+        config=config.evaluation,
+    )
+
+
+def _show(bar: StepBar, step: int, metrics: dict[str, float], steps: int) -> None:
+    bar.update(step)
+    lengths = " ".join(
+        f"{mode} {metrics[key]:.0f}" for mode in ("short", "long") if (key := f"response_tokens/{mode}") in metrics
+    )
+    bar.line(
+        f"step {step}/{steps}  reward {metrics.get('reward/total', float('nan')):.3f}  tokens {lengths}  "
+        f"groups {metrics['groups/trained']:.0f}/{metrics['groups/generated']:.0f}  "
+        f"grad {metrics.get('grad_norm', 0.0):.2f}  engine gap {metrics.get('engine/logprob_gap_mean', 0.0):.3f}  "
+        f"{metrics['time/step']:.1f} s (generate {metrics.get('time/generate', 0.0):.1f}, "
+        f"learn {metrics.get('time/learn', 0.0):.1f})"
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_recipe(main, HybridGrpoConfig, doc=__doc__, default_config=CONFIGS / "hybrid_grpo.yaml"))

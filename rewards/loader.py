@@ -1,0 +1,170 @@
+"""One loader for every way a reward can be named.
+
+    math                      a registered name (a built-in, or one whose module is imported already)
+    mypackage.rewards:polite  an attribute of an importable module
+    rewards/mine.py:polite    a function of a file, relative to the YAML's folder, then to the current one
+    polite                    an entry point of an installed package, group `tandem.rewards`
+
+The target is a function, a class (it is constructed with the YAML's `args`, then called) or a callable object.
+Without a decorator its name is the function's and its weight 1.
+"""
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Collection, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rewards.registry import BUILTIN, REGISTRY, Reward, RewardError, place_of
+
+ENTRY_POINT_GROUP = "tandem.rewards"
+
+
+def load(name: str, args: Mapping[str, Any], base_dir: Path | None = None) -> tuple[Reward, dict[str, Any]]:
+    """Find a reward.
+
+    Args:
+        name: any of the forms above.
+        args: the YAML's constants; a class takes them all in its constructor.
+        base_dir: the folder that `path/file.py` is relative to (the YAML's).
+
+    Returns:
+        The reward, and the constants left for its call.
+
+    Raises:
+        RewardError: nothing of that name, or the user's module fails to import.
+    """
+    if ":" not in name:
+        return _registered(name, base_dir), dict(args)
+    where, _, attribute = name.rpartition(":")
+    module = _file_module(where, base_dir) if where.endswith(".py") else _import(where, f"reward {name!r}")
+    target = _attribute(module, attribute, name)
+    return _as_reward(target, name, args)
+
+
+def known_names() -> list[str]:
+    """Return every name that can be given without a path."""
+    return sorted({*BUILTIN, *REGISTRY, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
+
+
+def nearest(word: str, options: Collection[str]) -> str:
+    """Return a `did you mean` clause, empty where nothing is near."""
+    close = difflib.get_close_matches(word, list(options), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _registered(name: str, base_dir: Path | None) -> Reward:
+    if name in BUILTIN:
+        found: Reward = getattr(importlib.import_module(BUILTIN[name]), name).__tandem_reward__
+        return found
+    if name not in REGISTRY:
+        _load_entry_point(name)
+    if name in REGISTRY:
+        return REGISTRY[name]
+    hint = nearest(name, known_names())
+    raise RewardError(
+        f"no reward is named {name!r}.{hint} Valid names: {', '.join(known_names())}; "
+        "a reward of your own is named `path/file.py:function` or `package.module:function`."
+    )
+
+
+def _load_entry_point(name: str) -> None:
+    """Import the entry point of this name, if an installed package has one, and register its target under it."""
+    points = [point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name == name]
+    if len({point.value for point in points}) > 1:
+        places = " and ".join(sorted(point.value for point in points))
+        raise RewardError(f"two installed packages give a reward named {name!r}: {places}. Name one by its module.")
+    for point in points[:1]:
+        try:
+            target = point.load()
+        except Exception as error:
+            raise RewardError(f"reward {name!r} (entry point {point.value}) fails to import: {brief(error)}") from error
+        found, _ = _as_reward(target, name, {})
+        REGISTRY.setdefault(name, found)
+
+
+def _file_module(where: str, base_dir: Path | None) -> ModuleType:
+    candidates = [folder / where for folder in (base_dir, Path.cwd()) if folder is not None]
+    path = next((item.resolve() for item in candidates if item.is_file()), None)
+    if path is None:
+        tried = " and ".join(dict.fromkeys(str(item) for item in candidates))
+        raise RewardError(f"the reward file {where!r} does not exist (looked at {tried}).")
+    key = f"tandem_user_rewards.{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    if key in sys.modules:
+        return sys.modules[key]
+    spec = importlib.util.spec_from_file_location(key, path)
+    assert spec is not None, path
+    assert spec.loader is not None, path
+    module = importlib.util.module_from_spec(spec)
+    # Registered before it runs, as `import` does: dataclasses and pickle look their module up.
+    sys.modules[key] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[key]
+        if isinstance(error, Exception) and not isinstance(error, RewardError):
+            raise RewardError(f"the reward file {path} fails to import: {brief(error)}") from error
+        raise
+    return module
+
+
+def _import(module_name: str, who: str) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except RewardError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module_name + ".").startswith(error.name + "."):
+            raise RewardError(
+                f"{who}: no module {module_name!r}. Write `package.module:function`, or `path/file.py:function`."
+            ) from error
+        raise RewardError(f"{who}: module {module_name!r} fails to import: {brief(error)}") from error
+    except Exception as error:
+        raise RewardError(f"{who}: module {module_name!r} fails to import: {brief(error)}") from error
+
+
+def brief(error: BaseException) -> str:
+    """Return `Type: message (file:line)` of an exception, the line being where the user's code raised it."""
+    if isinstance(error, SyntaxError):
+        return f"SyntaxError: {error.msg} ({error.filename}:{error.lineno})"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"
+
+
+def _attribute(module: ModuleType, attribute: str, name: str) -> Any:
+    if hasattr(module, attribute):
+        return getattr(module, attribute)
+    own = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+    raise RewardError(
+        f"reward {name!r}: {module.__file__ or module.__name__} has no {attribute!r}.{nearest(attribute, own)}"
+    )
+
+
+def _as_reward(target: Any, name: str, args: Mapping[str, Any]) -> tuple[Reward, dict[str, Any]]:
+    if not callable(target):
+        raise RewardError(f"reward {name!r} is a {type(target).__name__}, not a function or a callable object.")
+    marked = getattr(target, "__tandem_reward__", None)
+    label = getattr(target, "__name__", None) or type(target).__name__
+    found = marked or Reward(name=label, function=target, place=place_of(target))
+    if not inspect.isclass(target):
+        return found, dict(args)
+    try:
+        instance = target(**args)
+    except Exception as error:
+        raise RewardError(f"reward {name!r}: {label}({_call_text(args)}) fails: {brief(error)}") from error
+    if not callable(instance):
+        raise RewardError(f"reward {name!r}: class {label} has no __call__ method.")
+    options = {key: getattr(found, key) for key in ("name", "weight", "group", "parallel", "gold", "validate", "place")}
+    return Reward(function=instance, **options), {}
+
+
+def _call_text(args: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in args.items())

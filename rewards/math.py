@@ -1,0 +1,93 @@
+"""`math`: 1.0 if the final answer of a response equals the reference, 0.0 if not.
+
+What counts as the final answer is written in extract.py, when two answers are equal in math_compare.py. Cheap cases
+(equal text, two plain numbers, letters) are decided here; all else in a worker that is killed after 1.5 seconds.
+"""
+
+import re
+from typing import Any
+
+from rewards.choice import chosen_letters
+from rewards.extract import final_answer
+from rewards.math_text import MAX_CHARS, clean, same_number, squeeze, without_thousands
+from rewards.registry import reward
+from rewards.sandbox import shared
+
+_LETTERS = re.compile(r"\(?([A-J])\)?\.?|\\text\{\s*\(?([A-J])\)?\.?\s*\}|\\(?:textbf|mathrm|mathbf)\{\(?([A-J])\)?\}")
+_PREFIX_REFERENCE = re.compile(r"^\s*(?:\\\[|\\\(|\$+)?\s*\\boxed\s*\{")
+
+
+def gold_answer(reference: Any) -> str:
+    """Return the response that states the reference itself."""
+    return f"\\boxed{{{reference_text(reference)}}}"
+
+
+def reference_text(reference: Any) -> str:
+    """Return a reference as text: the content of its box if it is boxed, what follows `####` in GSM8K's solutions."""
+    text = "" if reference is None else str(reference)
+    if "####" in text:
+        text = text.rpartition("####")[2]
+    if _PREFIX_REFERENCE.match(text) or (len(text) > MAX_CHARS // 4 and "\\boxed" in text):
+        boxed = final_answer(text)
+        text = boxed.text if boxed.kind == "box" else text
+    return text.strip()
+
+
+@reward("math", parallel=True, gold=gold_answer)
+def math(*, answer: str | None, reference: Any) -> float | None:
+    """Return 1.0 if the answer's final value equals the reference, else 0.0; None without a reference.
+
+    Args:
+        answer: the response without its thinking (thinking left in is ignored).
+        reference: the right answer: LaTeX or plain, with or without `$`, boxed or not; numbers are taken as they print.
+
+    Example:
+        >>> math(answer="So it is \\\\boxed{\\\\frac{1}{2}}.", reference="0.5")
+        1.0
+    """
+    if reference is None:
+        return None
+    target = reference_text(reference)
+    if not target or not isinstance(answer, str):
+        return 0.0
+    return float(verify(answer, target))
+
+
+def verify(answer: str, reference: str) -> bool:
+    """Return whether the final answer of a text equals the reference, within the sandbox's limits."""
+    if _letter(reference):
+        return _letter(reference) == chosen_letters(answer)
+    final = final_answer(answer)
+    if final.kind == "none":
+        return False
+    undecided = []
+    for reading in final.readings:
+        decided = quick(reading, reference)
+        if decided:
+            return True
+        if decided is None:
+            undecided.append(reading)
+    if not undecided:
+        return False
+    outcome = shared().call("rewards.math_compare:any_equivalent", undecided, reference)
+    return outcome.status == "ok" and bool(outcome.value)
+
+
+def quick(answer: str, reference: str) -> bool | None:
+    """Decide the cases that need no algebra: equal text, two plain numbers, an answer too long to be one."""
+    if answer.strip() == reference.strip():
+        return True
+    if len(answer) > MAX_CHARS or len(reference) > MAX_CHARS:
+        return False
+    one, two = squeeze(clean(answer)), squeeze(clean(reference))
+    if not one or not two:
+        return False
+    if one == two:
+        return True
+    return same_number(without_thousands(one), without_thousands(two))
+
+
+def _letter(reference: str) -> str:
+    """Return the capital letter of a multiple-choice reference, or nothing."""
+    match = _LETTERS.fullmatch(reference.strip().strip("$").strip())
+    return next((group for group in match.groups() if group), "") if match else ""

@@ -1,0 +1,386 @@
+"""The interface of everything that produces and scores responses, and vLLM behind it.
+
+    trainer's process                                   worker's process (rollouts.worker)
+    VLLMEngine.generate(requests) --WireRequest-->      vLLM: steps until all are answered
+                                  <--progress, result-- ids and log-probs of each
+    VLLMEngine.load_weights       --path of the image-> reload, pack the LM head, empty the prefix cache
+
+The same requests with the same weights give the same tokens and log-probabilities, bit for bit on CPU, in a fresh
+worker or an old one: each call starts with an empty prefix cache and every response has its own seed. So when a worker
+dies, a new one gets the current weights and the whole call again, and nobody sees a difference but the time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rollouts.process import EngineError, WorkerDiedError, WorkerProcess, worker_environment
+from rollouts.prompts import split_response
+from rollouts.records import Request, Rollout, Status
+from rollouts.weights import WeightsImage, checkpoint_shapes, select_tensors
+from rollouts.wire import WireRequest, WireResult
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+
+
+class Engine(Protocol):
+    """What the trainer, the evaluation and the rewards need of whatever produces responses."""
+
+    @property
+    def version(self) -> int:
+        """Version of the weights in use; 0 = those that the engine was started from."""
+        ...
+
+    def generate(self, requests: Sequence[Request], on_progress: Progress | None = None) -> list[Rollout]:
+        """One rollout per request, in the same order; `on_progress(done, total)` at least every second or so."""
+        ...
+
+    def score(
+        self,
+        prefixes: Sequence[Sequence[int]],
+        continuations: Sequence[Sequence[int]],
+        on_progress: Progress | None = None,
+    ) -> list[list[float]]:
+        """Log-probabilities, at temperature 1, of each continuation's tokens after its prefix."""
+        ...
+
+    def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Replaces all weights; what is generated next carries `version`."""
+        ...
+
+    def close(self) -> None:
+        """Gives everything back; may be called again."""
+        ...
+
+
+class EngineConfig(BaseModel):
+    """How vLLM runs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
+    """Number format of weights and keys/values; float32 for exact comparisons."""
+    max_model_len: int = Field(default=2048, ge=8)
+    """Longest prompt plus response, in tokens."""
+    max_num_seqs: int = Field(default=64, ge=1)
+    """Most responses generated at the same time."""
+    kv_cache_gib: float = Field(default=1.0, gt=0)
+    """Memory for keys and values, in GiB, on CPU."""
+    gpu_memory_utilization: float = Field(default=0.5, gt=0, le=1)
+    """Share of a GPU's memory for weights, keys and values; the trainer needs the rest."""
+    block_size: int = Field(default=32, ge=16)
+    """Tokens per block of the prefix cache: responses of one prompt share its whole blocks; a multiple of 32 on CPU."""
+    enforce_eager: bool = True
+    """Whether nothing is compiled. On CPU compiling takes 40-50 s at each start and needs g++."""
+    threads: int = Field(default=0, ge=0)
+    """OpenMP threads of the worker; 0 = as many as this process may use cores."""
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    """GPUs over which each layer is split."""
+    timeout_s: float = Field(default=600.0, gt=0)
+    """Longest silence of a worker, in seconds, before it is replaced."""
+    max_restarts: int = Field(default=3, ge=0)
+    """Times that a dead worker is replaced within one call; 0 = never."""
+
+    @model_validator(mode="after")
+    def _block_fits(self) -> Self:
+        if self.block_size % 16:
+            raise ValueError(f"engine.block_size is {self.block_size}, but it must be a multiple of 16 (32 on CPU)")
+        return self
+
+    def vllm_arguments(self, model_path: Path) -> dict[str, Any]:
+        """Arguments of vLLM's engine."""
+        return {
+            "model": str(model_path),
+            "dtype": self.dtype,
+            "max_model_len": self.max_model_len,
+            "max_num_seqs": self.max_num_seqs,
+            "block_size": self.block_size,
+            "enforce_eager": self.enforce_eager,
+            "tensor_parallel_size": self.tensor_parallel_size,
+            "kv_cache_memory_bytes": int(self.kv_cache_gib * 2**30),  # dropped by the worker on a GPU
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "enable_prefix_caching": True,
+            # A seeded request whose prefill is cut into chunks crashes the CPU engine (generators cannot be rewound).
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(self.max_model_len, 4096),
+            "logprobs_mode": "processed_logprobs",
+            "worker_extension_cls": "rollouts.vllm_extension.WorkerExtension",
+            "skip_tokenizer_init": True,  # texts are decoded by the client
+            "disable_log_stats": True,
+            "seed": 0,
+            "async_scheduling": False,
+        }
+
+
+class VLLMEngine:
+    """vLLM in a process of its own, replaced when it dies.
+
+    The worker starts in the background: the constructor returns at once, and the first call waits for it (as
+    `wait_ready` does). Calls are made one at a time, from one thread.
+
+    Example::
+
+        with VLLMEngine("models/smollm2", EngineConfig(max_model_len=512), log_path=run / "engine.log") as engine:
+            rollouts = engine.generate(requests)
+            engine.load_weights(model.named_parameters(), version=1)
+    """
+
+    def __init__(
+        self,
+        model_path: str | Path,
+        config: EngineConfig | None = None,
+        *,
+        tokenizer: Any = None,
+        log_path: str | Path | None = None,
+    ) -> None:
+        """Starts the worker.
+
+        Args:
+            model_path: Directory of a checkpoint with its tokenizer, as from `save_pretrained`.
+            config: How vLLM runs.
+            tokenizer: Decodes the responses; None = the one in `model_path`.
+            log_path: File that the worker's output is appended to; None = kept only for error messages.
+
+        Raises:
+            ValueError: The directory is not a checkpoint.
+        """
+        self.config = config or EngineConfig()
+        self._path = Path(model_path)
+        if not (self._path / "config.json").is_file():
+            raise ValueError(f"{self._path} is not a checkpoint: it has no config.json; save a model there first")
+        self._shapes = checkpoint_shapes(self._path)
+        self._tied = bool(_read_json(self._path / "config.json").get("tie_word_embeddings", True))
+        self._log_path = Path(log_path) if log_path is not None else None
+        self._tokenizer = tokenizer
+        self._version = 0
+        self._image: WeightsImage | None = None
+        self._stops: tuple[int, ...] | None = None
+        self._closed = False
+        self._worker: WorkerProcess | None = None
+        self._ready = False
+        self._start()
+
+    @property
+    def version(self) -> int:
+        """Version of the weights in use; 0 = those of `model_path`."""
+        return self._version
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the worker; None when there is none."""
+        return self._worker.pid if self._worker is not None else None
+
+    @property
+    def tokenizer(self) -> Any:
+        """Tokenizer of the model."""
+        if self._tokenizer is None:
+            from transformers import AutoTokenizer
+
+            self._tokenizer = AutoTokenizer.from_pretrained(self._path)
+        return self._tokenizer
+
+    def wait_ready(self) -> None:
+        """Returns when the worker is ready to generate."""
+        _ = self.tokenizer  # read while the worker starts
+        self._call(("ping",))
+
+    def generate(self, requests: Sequence[Request], on_progress: Progress | None = None) -> list[Rollout]:
+        """One rollout per request, in the same order.
+
+        The budget of a response is its mode's, or what the context leaves after the prompt.
+
+        Raises:
+            ValueError: A prompt leaves no room for a response.
+            EngineError: vLLM failed, or workers died more often than `max_restarts`.
+        """
+        wire = [self._wire(request) for request in requests]
+        if not wire:
+            return []
+        results = self._call(("generate", wire), on_progress)
+        return [self._rollout(request, result) for request, result in zip(requests, results, strict=True)]
+
+    def score(
+        self,
+        prefixes: Sequence[Sequence[int]],
+        continuations: Sequence[Sequence[int]],
+        on_progress: Progress | None = None,
+    ) -> list[list[float]]:
+        """Log-probabilities, at temperature 1, of each continuation's tokens after its prefix.
+
+        The prefix is computed anew for each continuation: vLLM cannot take it from the cache when it scores a prompt.
+
+        Raises:
+            ValueError: An empty prefix, or a text longer than the context.
+        """
+        texts = []
+        for index, (prefix, continuation) in enumerate(zip(prefixes, continuations, strict=True)):
+            self._check_text(index, len(prefix), len(continuation))
+            texts.append(((*prefix, *continuation), len(prefix)))
+        asked = [index for index, (ids, first) in enumerate(texts) if len(ids) > first]
+        scores: list[list[float]] = [[] for _ in texts]
+        if asked:
+            results = self._call(("score", [texts[index] for index in asked]), on_progress)
+            for index, values in zip(asked, results, strict=True):
+                scores[index] = values
+        return scores
+
+    def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Replaces all weights; what is generated next carries `version`.
+
+        Args:
+            named_tensors: All tensors under the names of the checkpoint, e.g. `model.named_parameters()`.
+            version: Number of the weights, e.g. the optimizer step.
+
+        Raises:
+            ValueError: Tensors are missing, unknown or of another shape; the old weights stay in use.
+        """
+        tensors = select_tensors(named_tensors, self._shapes, self._tied)
+        image = WeightsImage(tensors, self.config.dtype)
+        if self._image is not None:
+            self._image.close()
+        self._image, self._version = image, version
+        self._call(("load", image.path))
+
+    def close(self) -> None:
+        """Ends the worker; may be called again."""
+        self._closed = True
+        if self._worker is not None:
+            self._finalizer.detach()
+            self._worker.close()
+            self._worker = None
+        if self._image is not None:
+            self._image.close()
+            self._image = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- requests and results ------------------------------------------------------------------------------------------
+
+    def _wire(self, request: Request) -> WireRequest:
+        room = self.config.max_model_len - len(request.prompt_ids)
+        if room < 1 or not request.prompt_ids:
+            raise ValueError(
+                f"row {request.row}: the prompt has {len(request.prompt_ids)} tokens, but engine.max_model_len is "
+                f"{self.config.max_model_len} and a response needs room; raise max_model_len or drop the row"
+            )
+        sampling = request.sampling
+        return WireRequest(
+            prompt_ids=tuple(request.prompt_ids),
+            max_tokens=min(request.mode.max_tokens, room),
+            seed=request.seed,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            stop_ids=() if request.ignore_eos else self._stop_ids(),
+        )
+
+    def _check_text(self, index: int, prefix: int, continuation: int) -> None:
+        if prefix < 1:
+            raise ValueError(f"text {index} to score has an empty prefix; its first token has no probability then")
+        if prefix + continuation >= self.config.max_model_len:
+            raise ValueError(
+                f"text {index} to score has {prefix} + {continuation} tokens, but engine.max_model_len is "
+                f"{self.config.max_model_len} and one token must be left; raise max_model_len or drop the row"
+            )
+
+    def _stop_ids(self) -> tuple[int, ...]:
+        """Every token that ends a turn, according to the tokenizer and the model's own files."""
+        if self._stops is None:
+            found: set[int] = {self.tokenizer.eos_token_id} - {None}
+            for name in ("config.json", "generation_config.json"):
+                eos = _read_json(self._path / name).get("eos_token_id")
+                found |= set(eos if isinstance(eos, list) else [] if eos is None else [eos])
+            self._stops = tuple(sorted(found))
+        return self._stops
+
+    def _rollout(self, request: Request, result: WireResult) -> Rollout:
+        split = split_response(self.tokenizer, result.ids, request.mode)
+        status = Status.FINISHED if result.stopped else Status.TRUNCATED
+        if not all(map(math.isfinite, result.logprobs)):
+            status = Status.FAILED
+        return Rollout(
+            row=request.row,
+            sample=request.sample,
+            mode=request.mode.name,
+            prompt_ids=request.prompt_ids,
+            response_ids=tuple(result.ids),
+            logprobs=tuple(result.logprobs),
+            status=status,
+            policy_version=self._version,
+            cached_tokens=result.cached_tokens,
+            **split._asdict(),
+        )
+
+    # -- the worker ----------------------------------------------------------------------------------------------------
+
+    def _call(self, message: tuple[Any, ...], on_progress: Progress | None = None) -> Any:
+        """Answer of a worker that has the current weights; a worker that dies meanwhile is replaced."""
+        for attempt in range(self.config.max_restarts + 1):
+            try:
+                worker = self._ready_worker()
+                worker.send(message)
+                return worker.receive(self.config.timeout_s, on_progress)
+            except WorkerDiedError as error:
+                self._discard()
+                if attempt == self.config.max_restarts:
+                    raise EngineError(f"{attempt + 1} workers died in one call, the last one thus: {error}") from error
+                logger.warning("%s\nStarting another one (%d of %d).", error, attempt + 1, self.config.max_restarts)
+            except BaseException:  # the answer, or what is left of it, must not be taken for that of the next call
+                self._discard()
+                raise
+        raise AssertionError("unreachable")
+
+    def _ready_worker(self) -> WorkerProcess:
+        """A worker that has started and has the current weights."""
+        if self._closed:
+            raise EngineError("the engine is closed; make a new one")
+        worker = self._worker or self._start()
+        if not self._ready:
+            worker.receive(self.config.timeout_s)
+            if self._image is not None:
+                worker.send(("load", self._image.path))
+                worker.receive(self.config.timeout_s)
+            self._ready = True
+        return worker
+
+    def _start(self) -> WorkerProcess:
+        threads = self.config.threads or len(os.sched_getaffinity(0))
+        environment = worker_environment(threads, self.config.enforce_eager)
+        self._worker = WorkerProcess(self.config.vllm_arguments(self._path), environment, self._log_path)
+        self._finalizer = weakref.finalize(self, self._worker.kill)  # an engine that nobody closed
+        self._ready = False
+        return self._worker
+
+    def _discard(self) -> None:
+        """Ends the worker at once."""
+        if self._worker is not None:
+            self._finalizer.detach()
+            self._worker.kill()
+            self._worker = None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Content of a JSON file; empty when there is none."""
+    return json.loads(path.read_text()) if path.is_file() else {}
