@@ -12,7 +12,7 @@ $(STAMP): requirements-cpu.lock pyproject.toml
 	@echo "Creating the environment in $(VENV) from requirements-cpu.lock (about two minutes, about 3 GB) ..."
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tandem needs Python 3.11 or newer, and this is " + sys.version.split()[0] + ": call make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --no-deps --requirement requirements-cpu.lock
+	$(BIN)/pip install --quiet --no-deps $(PIP_OPTIONS) --requirement requirements-cpu.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 	@echo "The environment is ready: $(VENV)"

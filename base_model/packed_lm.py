@@ -163,11 +163,11 @@ def save_merged(model: nn.Module, directory: str | Path) -> None:
     ``merged_weights``).
     """
     if not hasattr(model, "get_base_model"):
-        model.save_pretrained(directory)  # type: ignore[operator]
+        model.save_pretrained(directory)
         return
     from safetensors.torch import save_file
 
-    base: Any = model.get_base_model()  # type: ignore[operator]
+    base: Any = model.get_base_model()
     Path(directory).mkdir(parents=True, exist_ok=True)
     base.config.save_pretrained(directory)
     if base.generation_config is not None:

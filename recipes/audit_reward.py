@@ -127,7 +127,12 @@ def sample_of(row: dict[str, Any]) -> dict[str, Any]:
     thinking, closed, answer = response.rpartition("</think>")
     if not closed:
         thinking, answer = ("", response) if "<think>" not in response else (response, "")
-    sample: dict[str, Any] = {"prompt": "", "mode": "long" if thinking else "short", "reference": None, "response_ids": []}
+    sample: dict[str, Any] = {
+        "prompt": "",
+        "mode": "long" if thinking else "short",
+        "reference": None,
+        "response_ids": [],
+    }
     own = {"response": response, "thinking": thinking or None, "answer": answer, "truncated": False}
     return {**sample, **row, **own}
 

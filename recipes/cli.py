@@ -114,6 +114,8 @@ def _call(run: Callable[[], int | None]) -> int:
     except OSError as error:
         if os.environ.get("TANDEM_DEBUG") == "1" or error.errno not in _DISK_ERRORS:
             raise
+        if isinstance(error, _write_error()):
+            return _refuse(ValueError(str(error)))
         where = f" ({error.filename})" if error.filename else ""
         return _refuse(ValueError(f"a file could not be written: {error.strerror}{where}. Mend that and start again."))
 

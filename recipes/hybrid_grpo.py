@@ -141,8 +141,9 @@ def _run(
         if steps < config.trainer.steps:
             say(f"stopped after step {steps} of {config.trainer.steps}; continue with --resume. Run: {run.path}")
             return
+        checkpoint = _final_model(config, run, trainer, steps)
         if config.evaluation:
-            _evaluate(config, run, engine, trainer, rewards, eval_rows, steps)
+            _evaluate(config, run, engine, trainer, rewards, eval_rows, checkpoint)
     seconds = run_seconds(run.path)
     run.write_summary(
         {"name": run.path.name, "mode": config.modes.mode, "steps": steps, "seconds": seconds, "finished": True}
@@ -243,6 +244,19 @@ def _gold(row: Row) -> dict[str, Any]:
     return {**row.columns, "prompt": row.messages[-1]["content"], "reference": row.reference}
 
 
+def _final_model(config: HybridGrpoConfig, run: RunDirectory, trainer: Trainer, step: int) -> Path:
+    """The plain model at the end: the last checkpoint, or for adapters ``model/``, where they are folded in."""
+    if config.lora is None:
+        return run.checkpoints / f"step_{step}"
+    from base_model.packed_lm import save_merged
+    from rl.files import atomic_directory
+
+    with atomic_directory(run.path / "model") as folder:
+        save_merged(trainer.learner.model, folder)
+        trainer.tokenizer.save_pretrained(folder)
+    return run.path / "model"
+
+
 def _evaluate(
     config: HybridGrpoConfig,
     run: RunDirectory,
@@ -250,22 +264,19 @@ def _evaluate(
     trainer: Trainer,
     rewards: RewardSet,
     eval_rows: list[Row],
-    step: int,
+    checkpoint: Path,
 ) -> None:
     from recipes.console import say
-    from recipes.evaluate import write_evaluation
+    from recipes.evaluate import figures, write_evaluation
 
     say(f"evaluating on {len(eval_rows)} held-out rows in both modes ...")
     started = time.perf_counter()
+    step = trainer.state.step
     engine.load_weights(trainer.learner.weights().items(), step)
     summary, records = _evaluate_rows(config, engine, rewards, eval_rows)
-    checkpoint = run.checkpoints / f"step_{step}"
     write_evaluation(run.path, checkpoint=checkpoint, step=step, summary=summary, records=records)
-    for mode, figures in summary.items():
-        say(
-            f"  {mode}: accuracy {figures['accuracy']:.3f} [{figures['ci_low']:.3f}, {figures['ci_high']:.3f}], "
-            f"{figures['response_tokens']:.1f} tokens per response"
-        )
+    for line in figures(summary):
+        say(line)
     say(f"  ({time.perf_counter() - started:.0f} s)")
 
 

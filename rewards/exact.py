@@ -12,7 +12,7 @@ from rewards.registry import reward
 
 def gold_answer(reference: Any) -> str:
     """Return the response that states the reference itself."""
-    return str(reference)
+    return first(reference)
 
 
 @reward("exact", gold=gold_answer)
@@ -38,6 +38,11 @@ def references(reference: Any) -> list[str]:
     """Return the accepted answers as texts: none for None or blank, several for a list."""
     items = reference if isinstance(reference, list | tuple) else [reference]
     return [str(item) for item in items if item is not None and str(item).strip()]
+
+
+def first(reference: Any) -> str:
+    """Return the first accepted answer; empty if there is none."""
+    return next(iter(references(reference)), "")
 
 
 def statements(answer: str | None) -> set[str]:

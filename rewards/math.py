@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from rewards.choice import chosen_letters
+from rewards.exact import first, references
 from rewards.extract import final_answer
 from rewards.math_text import MAX_CHARS, clean, same_number, squeeze, without_thousands
 from rewards.registry import reward
@@ -19,7 +20,7 @@ _PREFIX_REFERENCE = re.compile(r"^\s*(?:\\\[|\\\(|\$+)?\s*\\boxed\s*\{")
 
 def gold_answer(reference: Any) -> str:
     """Return the response that states the reference itself."""
-    return f"\\boxed{{{reference_text(reference)}}}"
+    return f"\\boxed{{{reference_text(first(reference))}}}"
 
 
 def reference_text(reference: Any) -> str:
@@ -39,18 +40,17 @@ def math(*, answer: str | None, reference: Any) -> float | None:
 
     Args:
         answer: the response without its thinking (thinking left in is ignored).
-        reference: the right answer: LaTeX or plain, with or without `$`, boxed or not; numbers are taken as they print.
+        reference: the right answer: LaTeX or plain, with or without `$`, boxed or not; a list gives several, any of which
+            is right.
 
     Example:
         >>> math(answer="So it is \\\\boxed{\\\\frac{1}{2}}.", reference="0.5")
         1.0
     """
-    if reference is None:
+    targets = [text for text in map(reference_text, references(reference)) if text]
+    if not targets:
         return None
-    target = reference_text(reference)
-    if not target or not isinstance(answer, str):
-        return 0.0
-    return float(verify(answer, target))
+    return float(isinstance(answer, str) and any(verify(answer, target) for target in targets))
 
 
 def verify(answer: str, reference: str) -> bool:

@@ -47,6 +47,9 @@ def same_value(first: Any, second: Any, tolerance: float = EXACT) -> bool:
         return False
     if isinstance(first, sp.Rational) and isinstance(second, sp.Rational) and tolerance == EXACT:
         return False
+    difference = first - second
+    if difference.is_Rational and tolerance == EXACT:
+        return bool(difference == 0)
     symbols = _symbols(first, second)
     if not symbols:
         return _close(_number(first), _number(second), tolerance)
@@ -100,11 +103,12 @@ def _symbols(*values: Any) -> tuple[Any, ...]:
 
 
 def _points(symbols: tuple[Any, ...]) -> Iterator[dict[Any, Any]]:
-    """Yield points by turns positive and with negative coordinates."""
+    """Yield points by turns positive and negative; the later ones are small, where high powers vanish."""
     for shift in range(5):
         for values in (_POSITIVE, _NEGATIVE):
+            scale = sp.Float("0.043" if shift > 2 else "1", DIGITS)
             yield {
-                symbol: sp.Float(values[(3 * shift + 7 * index) % 10], DIGITS) * sp.Float(1 + index // 10, DIGITS)
+                symbol: scale * sp.Float(values[(3 * shift + 7 * index) % 10], DIGITS) * (1 + index // 10)
                 for index, symbol in enumerate(symbols)
             }
 

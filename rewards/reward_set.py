@@ -278,6 +278,7 @@ class RewardSet:
         self, item: BoundReward, groups: Sequence[Sequence[Sample]], found: Sequence[Values]
     ) -> list[Any]:
         calls, start = [], 0
+        groups = [group for group in groups if group]
         for index, group in enumerate(groups):
             scores = [dict(values) for values in found[start : start + len(group)]]
             calls.append(_call(item, index, _group_arguments(item, group, scores), kind="group"))
@@ -300,7 +301,7 @@ class RewardSet:
 
 def _group_arguments(item: BoundReward, group: Sequence[Sample], scores: list[Values]) -> dict[str, Any]:
     rows = [item.arguments({**sample, SCORES_FIELD: mine}) for sample, mine in zip(group, scores, strict=True)]
-    shared = set.intersection(*(set(row) for row in rows)) if rows else set()
+    shared = set.intersection(*(set(row) for row in rows))
     lists = {key: [row[key] for row in rows] for key in shared if key not in item.constants}
     return {**lists, **item.constants}
 

@@ -144,7 +144,7 @@ def test_group_rewards_get_lists_and_the_scores_so_far():
 
 @pytest.mark.parametrize("value", [[1.0], 1.0, None, "ab"])
 def test_group_rewards_of_the_wrong_length(value):
-    with pytest.raises(RewardError, match="group reward 'f' returned .* for group 0 of 2 responses"):
+    with pytest.raises(RewardError, match=r"group reward 'f' returned .* for group 0 of 2 responses"):
         RewardSet([make(lambda answer: value, group=True)]).score([[sample(), sample()]])
 
 

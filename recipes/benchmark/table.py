@@ -1,0 +1,102 @@
+"""The table that a person sees, and what to think of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from recipes.benchmark.session import PHASES
+from recipes.benchmark.summary import noise
+
+NAMES = {"tandem": "Tandem", "trl": "TRL"}
+_NOISY = 0.15
+_BUSY = 0.2
+
+
+def shape_table(figures: Mapping[str, Any], peer: str) -> Table:
+    """Seconds per step by phase, and memory, of one shape."""
+    title = f"prompt {figures['prompt']}, response {figures['response']}: median seconds per step"
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    table.add_column("")
+    columns = [("Tandem", "")] if peer == "none" else [("Tandem", ""), (NAMES[peer], "peer_")]
+    for name, _ in columns:
+        table.add_column(name, justify="right")
+        table.add_column("CPU", justify="right")
+    if peer != "none":
+        table.add_column("ratio", justify="right")
+        table.add_column("CPU", justify="right")
+    prefixes = [prefix for _, prefix in columns]
+    for phase in PHASES:
+        table.add_row(phase, *_phase_cells(figures, prefixes, phase))
+    table.add_section()
+    table.add_row("step", *_step_cells(figures, prefixes), style="bold")
+    table.add_row("least - largest", *_range_cells(figures, prefixes))
+    table.add_row("peak memory, GiB", *_memory_cells(figures, prefixes))
+    return table
+
+
+def _phase_cells(figures: Mapping[str, Any], prefixes: Sequence[str], phase: str) -> list[str]:
+    rows = [figures[f"{prefix}phases"][phase] for prefix in prefixes]
+    cells = [f"{row[key]:.2f}" for row in rows for key in ("seconds", "cpu_seconds")]
+    if len(rows) == 2:
+        cells += [_ratio(rows[1][key], rows[0][key]) for key in ("seconds", "cpu_seconds")]
+    return cells
+
+
+def _step_cells(figures: Mapping[str, Any], prefixes: Sequence[str]) -> list[str]:
+    cells = [f"{figures[prefix + key]:.2f}" for prefix in prefixes for key in ("seconds", "cpu_seconds")]
+    if len(prefixes) == 2:
+        cells += [f"{figures['speedup']:.2f}x", f"{figures['cpu_speedup']:.2f}x"]
+    return cells
+
+
+def _range_cells(figures: Mapping[str, Any], prefixes: Sequence[str]) -> list[str]:
+    names = [prefix + key for prefix in prefixes for key in ("seconds", "cpu_seconds")]
+    if len(prefixes) == 2:
+        names += ["speedup", "cpu_speedup"]
+    return [f"{figures[f'{name}_min']:.2f} - {figures[f'{name}_max']:.2f}" for name in names]
+
+
+def _memory_cells(figures: Mapping[str, Any], prefixes: Sequence[str]) -> list[str]:
+    cells = [cell for prefix in prefixes for cell in (f"{figures[prefix + 'memory_gib']:.1f}", "")]
+    if len(prefixes) == 2:
+        cells += [_ratio(figures["peer_memory_gib"], figures["memory_gib"]), ""]
+    return cells
+
+
+def _ratio(theirs: float, ours: float) -> str:
+    """How much less ours is; blank where both are below what the clock can tell."""
+    return f"{theirs / ours:.1f}x" if ours >= 0.02 else ""
+
+
+def remarks(report: Mapping[str, Any]) -> list[str]:
+    """How the figures were taken, and what to distrust."""
+    lines = [
+        f"{report['model']}, {report['prompts']} prompts x {report['group_size']} responses per step, "
+        f"{report['threads']} threads, training in {report['precision']} over fp32 weights, engines in bfloat16"
+        f"{'' if report['enforce_eager'] else ', compiled'}.",
+    ]
+    if report["peer"] != "none":
+        steps = report["shapes"][0]["steps"]
+        lines += [
+            f"{steps} counted steps of each library after {report['warmup']} of warm-up, one of each in turn in one "
+            "run; ratios are medians over the pairs. Both trained on the same prompts and as many tokens (checked).",
+        ]
+    lines += ["CPU seconds and memory include the engine's process."]
+    return lines + [line for figures in report["shapes"] for line in _distrust(figures)]
+
+
+def _distrust(figures: Mapping[str, Any]) -> list[str]:
+    where = f"prompt {figures['prompt']}, response {figures['response']}"
+    lines = []
+    names = [name for name in ("seconds", "peer_seconds") if name in figures and noise(figures, name) > _NOISY]
+    if names:
+        worst = max(noise(figures, name) for name in names)
+        lines.append(f"{where}: noisy, wall seconds vary by +-{worst:.0%}; CPU seconds are steadier.")
+    busy = max(figures.get("busy_elsewhere", 0.0), figures.get("peer_busy_elsewhere", 0.0))
+    if busy > _BUSY:
+        lines.append(f"{where}: other programs kept {busy:.1f} cores busy; repeat on a quiet machine.")
+    return lines

@@ -1,0 +1,147 @@
+"""Tandem's side: the real trainer, engine, rewards and run directory; only the prompts are given as ids of an exact
+length, and responses run to their budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from base_model.packed_lm import load_packed
+from base_model.packing import PackedBatch
+from recipes.benchmark.config import Job
+from recipes.benchmark.session import PHASES, Session
+from recipes.benchmark.workload import make_prompts
+from rewards import build
+from rl.config import LearnerConfig, TrainerConfig
+from rl.environment import Environment, PromptSlot
+from rl.learner import Learner
+from rl.run_directory import RunDirectory
+from rl.trainer import Trainer
+from rollouts.engine import EngineConfig, VLLMEngine
+from rollouts.modes import ModeSampler, ModesConfig, ShortMode
+from rollouts.records import Request, Sampling, request_seed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Row:
+    """A prompt of the workload, as the environment sees rows."""
+
+    index: int
+    messages: Sequence[Mapping[str, Any]]
+    reference: Any = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+class _InOrder:
+    """Rows one after the other: the peer is given them in the same order."""
+
+    def row(self, position: int) -> int:
+        """Row index; a pure function of the position."""
+        return position
+
+
+class FixedLengths(Environment):
+    """Requests with the row's text alone as the prompt (no chat template) and responses of a forced length."""
+
+    def requests(self, step: int, slot: PromptSlot, count: int | None = None) -> list[Request]:
+        """As in ``Environment``."""
+        row = self.rows[self.order.row(slot.position)]
+        prompt_ids = tuple(self.tokenizer(row.messages[-1]["content"])["input_ids"])
+        return [
+            Request(
+                prompt_ids=prompt_ids,
+                mode=slot.mode,
+                row=row.index,
+                sample=sample,
+                seed=request_seed(self.seed, step, slot.position, sample),
+                sampling=self.sampling,
+                ignore_eos=True,
+            )
+            for sample in range(count or self.group_size)
+        ]
+
+
+class _EnoughError(Exception):
+    """The parent wants no more steps."""
+
+
+def run(session: Session, job: Job) -> None:
+    """Train until the parent stops asking for steps."""
+    config = EngineConfig(threads=job.threads, max_model_len=job.max_model_len, enforce_eager=job.enforce_eager)
+    directory = RunDirectory.create(Path(job.work_dir) / "tandem", {}, resume=False)
+    rewards = build(["recipes.benchmark.workload:even_share"])
+    with directory, rewards, VLLMEngine(job.model, config) as engine:
+        trainer = _trainer(session, job, directory, rewards, engine)
+        engine.wait_ready()
+        session.ready(threads=torch.get_num_threads())
+        if session.next_step():
+            try:
+                trainer.train()
+            except _EnoughError:
+                return
+
+
+def _trainer(session: Session, job: Job, run: RunDirectory, rewards: Any, engine: VLLMEngine) -> Trainer:
+    packed = load_packed(job.model)
+    packed.register_forward_pre_hook(lambda _module, args: _count(session, args[0]))
+    # One step more than is asked for: the last one would write a checkpoint, which is not part of a step.
+    steps = job.total_steps + 1
+    return Trainer(
+        config=TrainerConfig(steps=steps, prompts_per_step=job.prompts, save_every=0),
+        environment=_environment(job, steps, rewards, engine.tokenizer),
+        engine=_Noting(session, engine),
+        learner=Learner(packed, LearnerConfig(precision=job.precision), total_steps=steps),
+        run=run,
+        tokenizer=engine.tokenizer,
+        on_step=lambda _step, metrics: _on_step(session, metrics),
+    )
+
+
+def _environment(job: Job, steps: int, rewards: Any, tokenizer: Any) -> FixedLengths:
+    texts = make_prompts(tokenizer, job.prompt, job.prompts * steps)
+    return FixedLengths(
+        rows=[_Row(index=i, messages=[{"role": "user", "content": text}]) for i, text in enumerate(texts)],
+        order=_InOrder(),
+        modes=ModeSampler(ModesConfig(mode="short", short=ShortMode(max_tokens=job.response)), seed=0),
+        rewards=rewards,
+        tokenizer=tokenizer,
+        sampling=Sampling(),
+        group_size=job.group_size,
+        seed=0,
+    )
+
+
+class _Noting:
+    """The engine, with the prompts of every call noted."""
+
+    def __init__(self, session: Session, engine: VLLMEngine) -> None:
+        self._session = session
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def generate(self, requests: Sequence[Request], on_progress: Any = None) -> Any:
+        """As in ``VLLMEngine``."""
+        self._session.tokens.asked([request.prompt_ids for request in requests])
+        return self._engine.generate(requests, on_progress)
+
+
+def _count(session: Session, batch: PackedBatch) -> None:
+    session.tokens.forwarded(
+        prompt=sum(group.prompt * len(group.responses) for group in batch.layout),
+        response=len(batch.targets_T),
+        positions=batch.input_ids.numel(),
+    )
+
+
+def _on_step(session: Session, metrics: Mapping[str, float]) -> None:
+    named = [name for name in PHASES if f"time/{name}" in metrics]
+    session.report({name: (metrics[f"time/{name}"], metrics[f"time/{name}_cpu"]) for name in named})
+    if not session.next_step():
+        raise _EnoughError

@@ -1,0 +1,143 @@
+"""The recipe as a user runs it: plug-in rewards, adapters, evaluation, report, and what it refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.recipes.runs import ROOT, finish, grpo_config, records, write_task
+from tests.tiny import make_tiny_model
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def test_a_users_own_reward_trains_and_shows(tmp_path: Path, model: Path) -> None:
+    """Three lines of Python and two of YAML; the name appears in metrics, rollouts, evaluation and report."""
+    (tmp_path / "mine.py").write_text(
+        "def vowels(*, response: str) -> float:\n    return sum(c in 'aeiou' for c in response) / 10\n"
+    )
+    config = grpo_config(
+        tmp_path,
+        model,
+        rewards=["mine.py:vowels", {"name": "format", "weight": 0.5}],
+        trainer__steps=2,
+        evaluation={"metric": "vowels", "samples": 2, "k": 2},
+    )
+    status, output = finish(str(config))
+    assert status == 0, output
+    run = tmp_path / "run"
+    metrics, rollouts = records(run / "metrics.jsonl"), records(run / "rollouts.jsonl")
+    assert all("reward/vowels" in m and "reward/format" in m for m in metrics)
+    for rollout in rollouts:
+        assert rollout["rewards"]["vowels"] == sum(c in "aeiou" for c in rollout["response"]) / 10
+        expected = rollout["rewards"]["vowels"] + 0.5 * rollout["rewards"]["format"]
+        assert rollout["total"] == pytest.approx(expected)
+    evaluation = json.loads((run / "evaluation.json").read_text())["eval"]
+    assert set(evaluation) == {"short", "long"}
+    assert evaluation["short"]["n"] == 2
+    assert "vowels" in (run / "report.html").read_text()
+    assert json.loads((run / "run.json").read_text())["finished"] is True
+    assert "Report:" in output
+
+
+def test_adapters_end_as_a_plain_model(tmp_path: Path, model: Path) -> None:
+    config = grpo_config(tmp_path, model, lora={"rank": 4}, trainer__steps=2)
+    status, output = finish(str(config))
+    assert status == 0, output
+    run = tmp_path / "run"
+    assert (run / "checkpoints/step_2/adapter_model.safetensors").exists()
+    assert all(m["engine/logprob_gap_mean"] < 0.15 for m in records(run / "metrics.jsonl"))
+    status, output = (
+        finish(str(config).replace("config.yaml", "eval.yaml"), recipe="recipes.evaluate")
+        if _evaluation_config(tmp_path, run)
+        else (1, "")
+    )
+    assert status == 0, output
+    assert json.loads((tmp_path / "out/evaluation.json").read_text())["eval"]["long"]["n"] == 2
+
+
+def _evaluation_config(folder: Path, run: Path) -> bool:
+    import yaml
+
+    config = {
+        "model": {"path": str(run)},
+        "task": {
+            "source": {"kind": "files", "train": str(write_task(folder))},
+            "reference": "answer",
+            "eval_size": 2,
+        },
+        "modes": {"short": {"max_tokens": 6}, "long": {"max_tokens": 12}},
+        "rewards": [f"{ROOT}/tests/recipes/letters.py:letters"],
+        "evaluation": {"metric": "letters"},
+        "engine": {"max_model_len": 128, "max_num_seqs": 16, "kv_cache_gib": 0.05, "threads": 1},
+        "out": str(folder / "out"),
+    }
+    (folder / "eval.yaml").write_text(yaml.safe_dump(config))
+    return True
+
+
+REFUSALS: dict[str, tuple[dict[str, Any], list[str], str]] = {
+    "unknown reward": ({"rewards": ["acuracy"]}, [], "accuracy"),
+    "misspelt function": ({"rewards": [f"{ROOT}/tests/recipes/letters.py:leters"]}, [], "letters"),
+    "unfillable argument": ({"rewards": ["mine.py:needy"]}, [], "colour"),
+    "duplicate": ({"rewards": ["format", "format"]}, [], "format"),
+    "weight": ({"rewards": [{"name": "format", "weight": float("nan")}]}, [], "finite"),
+    "unknown key": ({}, ["--trainer.stepz", "3"], "trainer.steps"),
+    "wrong type": ({}, ["--group_size", "many"], "group_size"),
+    "missing data": ({"task__source": {"kind": "files", "train": "nowhere.jsonl"}}, [], "nowhere.jsonl"),
+    "missing model": ({"model": {"path": "./nowhere"}}, [], "nowhere"),
+    "long prompt": ({"engine__max_model_len": 16}, [], "row"),
+    "metric": ({"evaluation": {"metric": "acc"}}, [], "evaluation.metric"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refused_in_one_sentence_before_anything_is_written(case: str, tmp_path: Path, model: Path) -> None:
+    changes, arguments, expected = REFUSALS[case]
+    (tmp_path / "mine.py").write_text("def needy(*, answer, colour):\n    return 1.0\n")
+    status, output = finish(str(grpo_config(tmp_path, model, **changes)), *arguments)
+    assert status == 2, output
+    errors = [line for line in output.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1, output
+    assert expected in errors[0]
+    assert "Traceback" not in output
+    assert not (tmp_path / "run").exists()
+
+
+def test_empty_data_and_missing_references(tmp_path: Path, model: Path) -> None:
+    config = grpo_config(tmp_path, model)
+    (tmp_path / "sums.jsonl").write_text("")
+    status, output = finish(str(config))
+    assert status == 2, output
+    assert "no rows" in output
+    (tmp_path / "sums.jsonl").write_text('{"prompt": "What?", "answer": ""}\n{"prompt": "Who?", "answer": "me"}\n')
+    status, output = finish(str(config))
+    assert status == 2, output
+    assert "1 rows have no reference" in output
+
+
+def test_an_existing_run_is_not_overwritten(tmp_path: Path, model: Path) -> None:
+    config = grpo_config(tmp_path, model, trainer__steps=1)
+    assert finish(str(config))[0] == 0
+    before = (tmp_path / "run/metrics.jsonl").read_bytes()
+    status, output = finish(str(config))
+    assert status == 2
+    assert "--resume" in output
+    assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
+    status, output = finish(str(config), "--resume", "true", "--group_size", "2")
+    assert status == 2
+    assert "group_size" in output
+
+
+def test_a_raising_reward_is_named_with_its_sample(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "mine.py").write_text("def broken(*, response):\n    raise KeyError('oops')\n")
+    status, output = finish(str(grpo_config(tmp_path, model, rewards=["mine.py:broken"])))
+    assert status != 0
+    assert "broken" in output
+    assert "oops" in output

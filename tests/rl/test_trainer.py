@@ -1,0 +1,161 @@
+"""The loop with a real engine on a tiny model: what it counts, samples, refuses and writes."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import rewards
+from base_model.packed_lm import load_packed
+from recipes.tasks import EpochOrder, Row
+from rewards import reward
+from rl.config import LearnerConfig, TrainerConfig
+from rl.environment import Environment
+from rl.filtering import StdFilterConfig
+from rl.learner import Learner
+from rl.run_directory import RunDirectory
+from rl.trainer import Trainer
+from rollouts.engine import EngineConfig, VLLMEngine
+from rollouts.modes import LongMode, ModeSampler, ModesConfig, ShortMode
+from rollouts.records import Sampling
+from tests.tiny import make_tiny_model
+
+pytestmark = pytest.mark.slow
+MODES = ModesConfig(mode="hybrid", short=ShortMode(max_tokens=5), long=LongMode(max_tokens=11))
+
+
+@reward("letter_share")
+def letter_share(*, response: str) -> float:
+    """A signal that random text has."""
+    return sum(c.isalpha() for c in response) / max(1, len(response))
+
+
+@reward("never_differs")
+def never_differs(*, response: str) -> float:
+    """No signal at all."""
+    return 1.0
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def engine(model_path: Path) -> Iterator[VLLMEngine]:
+    config = EngineConfig(dtype="float32", max_model_len=128, max_num_seqs=16, kv_cache_gib=0.05, threads=1)
+    with VLLMEngine(model_path, config) as started:
+        yield started
+
+
+def make_trainer(
+    path: Path,
+    engine: VLLMEngine,
+    model_path: Path,
+    *,
+    reward_name: str = "letter_share",
+    learner_temperature: float = 1.0,
+    modes: ModesConfig = MODES,
+    **settings: Any,
+) -> Trainer:
+    rows = [Row(index=i, messages=({"role": "user", "content": f"Say {i}"},), columns={}) for i in range(5)]
+    environment = Environment(
+        rows=rows,
+        order=EpochOrder(len(rows), 0),
+        modes=ModeSampler(modes, 0),
+        rewards=rewards.build([reward_name], [], None),
+        tokenizer=engine.tokenizer,
+        sampling=Sampling(),
+        group_size=4,
+        seed=0,
+    )
+    packed = load_packed(model_path, temperature=learner_temperature)
+    learner = Learner(packed, LearnerConfig(learning_rate=1e-3, precision="float32"), total_steps=3)
+    return Trainer(
+        config=TrainerConfig(**{"steps": 3, "prompts_per_step": 4, "save_every": 0, **settings}),
+        environment=environment,
+        engine=engine,
+        learner=learner,
+        run=RunDirectory.create(path, {}, resume=False),
+        tokenizer=engine.tokenizer,
+    )
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_what_a_run_writes_adds_up(tmp_path: Path, engine: VLLMEngine, model_path: Path) -> None:
+    trainer = make_trainer(tmp_path / "run", engine, model_path)
+    assert trainer.train() == 3
+    metrics, rollouts = lines(tmp_path / "run/metrics.jsonl"), lines(tmp_path / "run/rollouts.jsonl")
+    ledger = json.loads((tmp_path / "run/ledger.json").read_text())
+    assert [m["step"] for m in metrics] == [1, 2, 3]
+    assert len(rollouts) == 3 * 4 * 4
+    for mode in ("short", "long"):
+        own = [r for r in rollouts if r["mode"] == mode]
+        assert ledger["modes"][mode]["generated"] == sum(r["response_tokens"] for r in own)
+        assert ledger["modes"][mode]["responses"] == len(own) == 3 * 2 * 4
+        prompts = {(r["step"], r["row"]): r["prompt_tokens"] for r in own}
+        assert ledger["modes"][mode]["prompt"] == sum(prompts.values())
+    assert metrics[-1]["tokens/generated"] == ledger["total"]["generated"]
+    assert max(r["response_tokens"] for r in rollouts if r["mode"] == "short") <= 5
+    last = [r for r in rollouts if r["step"] == 3]
+    assert metrics[-1]["reward/total"] == pytest.approx(sum(r["total"] for r in last) / len(last))
+    assert metrics[-1]["reward/letter_share"] == metrics[-1]["reward/total"]
+    for group in range(12):
+        members = rollouts[4 * group : 4 * group + 4]
+        assert len({(r["row"], r["mode"], r["step"]) for r in members}) == 1
+        assert sum(r["advantage"] for r in members) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_engine_follows_the_learner(tmp_path: Path, engine: VLLMEngine, model_path: Path) -> None:
+    """fp32 on both sides: after every update the engine's log-probs are those of the learner's new weights."""
+    trainer = make_trainer(tmp_path / "run", engine, model_path)
+    trainer.train()
+    metrics = lines(tmp_path / "run/metrics.jsonl")
+    assert all(m["engine/logprob_gap_max"] < 1e-3 for m in metrics)
+    moved = (
+        (trainer.learner.weights()["model.norm.weight"] - load_packed(model_path).model.model.norm.weight).abs().max()
+    )
+    assert moved > 1e-4
+
+
+def test_disagreement_between_engine_and_trainer_is_refused(
+    tmp_path: Path, engine: VLLMEngine, model_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path / "run", engine, model_path, learner_temperature=0.3)
+    with pytest.raises(ValueError, match="engine and trainer differ by"):
+        trainer.train()
+    assert not (tmp_path / "run/metrics.jsonl").read_text()
+
+
+def test_no_signal_moves_nothing_and_says_so(tmp_path: Path, engine: VLLMEngine, model_path: Path) -> None:
+    trainer = make_trainer(tmp_path / "run", engine, model_path, reward_name="never_differs")
+    before = {n: p.clone() for n, p in trainer.learner.weights().items()}
+    trainer.train()
+    assert all(torch.equal(p, before[n]) for n, p in trainer.learner.weights().items())
+    metrics = lines(tmp_path / "run/metrics.jsonl")
+    assert all(m["groups/trained"] == 0 and m["groups/generated"] == 4 for m in metrics)
+    assert json.loads((tmp_path / "run/ledger.json").read_text())["total"]["trained"] == 0
+
+
+def test_filtered_prompts_are_replaced_in_the_same_mode(tmp_path: Path, engine: VLLMEngine, model_path: Path) -> None:
+    """With a bar that few groups reach, slots are refilled from the data stream until the rounds are used up."""
+    settings = StdFilterConfig(beta=1.05, warmup_steps=1, init_steps=1, max_generation_rounds=3)
+    trainer = make_trainer(tmp_path / "run", engine, model_path, filter=settings)
+    trainer.train()
+    metrics, rollouts = lines(tmp_path / "run/metrics.jsonl"), lines(tmp_path / "run/rollouts.jsonl")
+    assert metrics[0]["groups/generated"] == 4
+    assert max(m["groups/generated"] for m in metrics[1:]) > 4
+    assert trainer.state.position == sum(m["groups/generated"] for m in metrics)
+    for step in (2, 3):
+        modes = [r["mode"] for r in rollouts if r["step"] == step][::4]
+        assert modes.count("short") <= 2
+        assert modes.count("long") <= 2
+    total = json.loads((tmp_path / "run/ledger.json").read_text())["total"]
+    assert total["generated"] > sum(r["response_tokens"] for r in rollouts)  # filtered responses were paid for too
+    assert total["responses"] == 4 * sum(m["groups/generated"] for m in metrics)
