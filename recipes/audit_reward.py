@@ -102,23 +102,23 @@ def audit(
     from rewards.sandbox import shared
 
     columns = set.intersection(*(set(row) for row in rows))
-    with build([{"name": name, "args": args}], columns=columns, base_dir=Path.cwd()) as rewards:
-        if rewards.is_verifier:
-            shared().start()  # a worker's start is not part of the first answer's time
-        before = shared().counts.copy()
-        results = []
-        for row in _progress(rows, quiet):
-            start = time.perf_counter()
-            score, error = None, ""
-            try:
-                score = rewards.score([[sample_of(row)]])[0][0].value(rewards.names[0])
-            except RewardError as failure:
-                error = str(failure)
-            seconds = time.perf_counter() - start
-            accepted = score is not None and score >= ACCEPT
-            results.append(Result(row=row, score=score, accepted=accepted, seconds=seconds, error=error))
-        cut = shared().counts - before
-        return results, cut["timeout"] + cut["memory"] + cut["crash"]
+    rewards = build([{"name": name, "args": args}], columns=columns, base_dir=Path.cwd())
+    if rewards.is_verifier:
+        shared().start()  # a worker's start is not part of the first answer's time
+    before = shared().counts.copy()
+    results = []
+    for row in _progress(rows, quiet):
+        start = time.perf_counter()
+        score, error = None, ""
+        try:
+            score = rewards.score([[sample_of(row)]])[0][0].value(rewards.names[0])
+        except RewardError as failure:
+            error = str(failure)
+        seconds = time.perf_counter() - start
+        accepted = score is not None and score >= ACCEPT
+        results.append(Result(row=row, score=score, accepted=accepted, seconds=seconds, error=error))
+    cut = shared().counts - before
+    return results, cut["timeout"] + cut["memory"] + cut["crash"]
 
 
 def sample_of(row: dict[str, Any]) -> dict[str, Any]:

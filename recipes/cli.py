@@ -96,8 +96,19 @@ def _base_dir(arguments: Arguments, positional: str | None) -> Path | None:
     return Path(arguments.positionals[0]).resolve().parent if arguments.positionals and not positional else None
 
 
+def _share_cores() -> None:
+    """Lets OpenMP threads sleep while they wait, unless the user has said otherwise.
+
+    Read when torch is loaded, which is later. Threads that spin lose a whole time slice at every barrier as soon as
+    another process wants a core: a training step that takes 7 s then took 70 s.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+
 def _call(run: Callable[[], int | None]) -> int:
     """Runs the recipe; the user's errors become a sentence, the program's keep their traceback."""
+    _share_cores()
     try:
         return run() or 0
     except KeyboardInterrupt:
@@ -112,12 +123,21 @@ def _call(run: Callable[[], int | None]) -> int:
             raise
         return _refuse(error)
     except OSError as error:
-        if os.environ.get("TANDEM_DEBUG") == "1" or error.errno not in _DISK_ERRORS:
+        if os.environ.get("TANDEM_DEBUG") == "1":
             raise
         if isinstance(error, _write_error()):
             return _refuse(ValueError(str(error)))
+        if error.errno not in _DISK_ERRORS:
+            raise
         where = f" ({error.filename})" if error.filename else ""
         return _refuse(ValueError(f"a file could not be written: {error.strerror}{where}. Mend that and start again."))
+
+
+def _write_error() -> type[OSError]:
+    """The error whose text already is the sentence to print."""
+    from rl.files import WriteError
+
+    return WriteError
 
 
 def _refuse(error: Exception) -> int:

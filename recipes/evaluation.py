@@ -30,7 +30,7 @@ class EvaluationConfig(BaseModel):
     metric: str = "accuracy"
     """Reward whose value of at least 0.5 counts as a right answer."""
     format_metric: str = "format"
-    """Reward whose value of at least 0 counts as a well-formed response; ignored when the run has no such reward."""
+    """Reward whose value of at least 0.5 counts as a well-formed response; ignored when the run has no such reward."""
     samples: int = Field(1, ge=1)
     """Responses per row and mode (K)."""
     k: int = Field(1, ge=1)
@@ -95,7 +95,7 @@ def summarise(
 ) -> dict[str, Any]:
     """One mode's figures: accuracy with its 95 % interval, pass@k, mean length, truncation and format."""
     right_NK = [[_reaches(s, config.metric, 0.5) for s in row] for row in scores]
-    formats = [_reaches(s, config.format_metric, 0.0) for s in _flat(scores) if config.format_metric in s.breakdown]
+    formats = [_reaches(s, config.format_metric, 0.5) for s in _flat(scores) if config.format_metric in s.breakdown]
     rollouts = _flat(groups)
     accuracy, low, high = accuracy_interval(right_NK, seed=config.seed)
     return {

@@ -1,6 +1,7 @@
 """The final answer of a response, by one documented order. Linear in the length of the text.
 
-1. Thinking does not count: only what follows the last `</think>`; nothing if a think block is left open.
+1. Thinking does not count: only what follows the last `</think>`; nothing if a think block is left open. Where there
+   is one `<answer>...</answer>`, only its content counts; two that differ are no answer.
 2. The last `\\boxed{...}`. Boxes that follow each other with nothing but `and`, `or`, commas between them are one
    answer of several parts, so `\\boxed{41} or \\boxed{42}` is the list `41, 42`. An empty or unclosed last box is
    no answer.
@@ -18,7 +19,7 @@ from rewards.text import VAGUE
 END_TOKENS = re.compile(
     r"<\|?(?:im_end|im_start|endoftext|eot_id|end_of_text|end|user|assistant)\|?>|</s>|<｜[^｜]{1,30}｜>"
 )
-TAIL_CHARS = 20_000
+TAIL_CHARS = 10_000
 """Without a box, only the end of a response is searched."""
 MAX_BOX_CHARS = 20_000
 MAX_BOXES = 8
@@ -34,6 +35,7 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 APPROX = "\\approx"
 _LINK_WORDS = {"and", "or", "y", "o", "et", "ou", "und", "oder", "e", "и", "或", "和", "与", "及"}
 _BETWEEN = re.compile(r"\\(?:text|mbox|textbf|mathrm)\s*\{([^{}]*)\}|\\[a-zA-Z]+|\\.")
+_TAGGED = re.compile(r"<answer>([^<]{0,2000})</answer>")
 _ANSWER = re.compile(
     r"\banswers?\b\**\s*(?:(?:to|for|of)\b[^.:\n]{0,80}?)?(?:therefore|thus|is|are|was|would be|will be|must be|[:=：])"
     r"|(?:réponse|respuesta|resposta|risposta|antwort|ответ|الإجابة|الجواب|सही उत्तर|উত্তর)\w*"
@@ -47,7 +49,7 @@ _FILLERS = re.compile(
     r"approximately|about|now|that|hence|indeed|definitely|of course)\b)+",
     re.IGNORECASE,
 )
-_MATH = re.compile(r"\$\$(.{1,1000}?)\$\$|\\\[(.{1,1000}?)\\\]|\\\((.{1,1000}?)\\\)|\$([^$]{1,1000}?)\$", re.DOTALL)
+_MATH = re.compile(r"\$\$(.{1,600}?)\$\$|\\\[(.{1,600}?)\\\]|\\\((.{1,600}?)\\\)|\$([^$]{1,600}?)\$", re.DOTALL)
 _SENTENCE_END = re.compile(r"(?<=[^\s\d.])\.(?=\s|$|\*)|(?<=[\d)\]}$])\.(?=\s|$|\*)|[!?](?=\s|$)|[。！？\n।]|\s\[Note")
 _COPULA = re.compile(
     r"\b(?:is|are|equals?|was|be|becomes?|gives?|get|obtain|by|est|es|são|é|ist|sind|son|costs?|total of|has|have)\b"
@@ -55,6 +57,7 @@ _COPULA = re.compile(
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"[-−+]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?%?")
+_NOTATION = re.compile(r"[+*/^_<>=|\\{}~&#±×÷√%]|(?:^|\s)[-−](?:\s|$)")
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
 _BRACKETED = re.compile(r"\[([^\[\]\n]{1,100})\]\s*\.?\s*$")
 _OPTION = re.compile(r"\s*(?:\\text(?:bf)?\{)?\([A-J]\)(?:\s*\}|\s|~|\\[ ,;])\s*[:.]?(.*\S)", re.DOTALL)
@@ -99,6 +102,10 @@ def visible(text: str) -> str:
 def final_answer(text: str) -> Final:
     """Return the final answer of a response by the order above."""
     text = visible(text)
+    tagged = {match[1].strip() for match in _TAGGED.finditer(text[-TAIL_CHARS:])}
+    if len(tagged) > 1:
+        return NONE
+    text = tagged.pop() if tagged else text
     found = _boxed(text)
     if found is not None:
         return found
@@ -108,7 +115,7 @@ def final_answer(text: str) -> Final:
         sentence = _statement(tail[match.end() :])
         if sentence:
             return Final(kind="phrase", text=sentence, readings=_readings(sentence, whole=True))
-    sentences = [item.strip() for item in _SENTENCE_END.split(_join_displays(tail)) if item and item.strip(" *.")]
+    sentences = [item.strip() for item in _SENTENCE_END.split(_join_displays(tail)) if item.strip().strip(" *.")]
     for sentence in reversed(sentences[-4:]):
         if len(sentences) == 1 or re.search(r"[\d$]|\\[(\[a-z]", sentence):
             return Final(kind="sentence", text=sentence, readings=_readings(sentence, whole=len(sentences) == 1))
@@ -261,8 +268,19 @@ def _value_readings(sentence: str) -> list[str]:
     for match in _COPULA.finditer(sentence):
         if sentence[match.end() :].strip(" *.$"):
             after = sentence[match.end() :]
-    readings = [after]
-    numbers = [item for item in _NUMBER.findall(after.replace("**", " ")) if any(char.isdigit() for char in item)]
-    if len(numbers) == 1 and "\\" not in after and "^" not in after:
-        readings.append(numbers[0].replace("$", "").rstrip(","))
-    return readings
+    number = _lone_number(_MATH.sub(" \\\\ ", after) if "$" in after or "\\" in after else after)
+    return [after, number] if number else [after]
+
+
+def _lone_number(text: str) -> str:
+    """Return the only number of a text that is otherwise words; empty if it has several, or any notation."""
+    text = text.replace("**", " ")
+    found = list(_NUMBER.finditer(text))
+    if len(found) != 1:
+        return ""
+    before, behind = text[: found[0].start()], text[found[0].end() :]
+    if _NOTATION.search(before) or _NOTATION.search(behind):
+        return ""
+    if re.search(r"[A-Za-z0-9.,\-−'\"²³½¼¾]$", before) or re.match(r"[A-Za-z0-9²³½¼¾!'\"]", behind):
+        return ""
+    return found[0][0].replace("$", "").rstrip(",")

@@ -10,7 +10,7 @@ from typing import Any
 from rewards.choice import chosen_letters
 from rewards.exact import first, references
 from rewards.extract import final_answer
-from rewards.math_text import MAX_CHARS, clean, same_number, squeeze, without_thousands
+from rewards.math_text import MAX_CHARS, clean, same_number, squeeze
 from rewards.registry import reward
 from rewards.sandbox import shared
 
@@ -40,8 +40,8 @@ def math(*, answer: str | None, reference: Any) -> float | None:
 
     Args:
         answer: the response without its thinking (thinking left in is ignored).
-        reference: the right answer: LaTeX or plain, with or without `$`, boxed or not; a list gives several, any of which
-            is right.
+        reference: the right answer: LaTeX or plain, with or without `$`, boxed or not; a list gives several, any of
+            which is right.
 
     Example:
         >>> math(answer="So it is \\\\boxed{\\\\frac{1}{2}}.", reference="0.5")
@@ -84,7 +84,7 @@ def quick(answer: str, reference: str) -> bool | None:
         return False
     if one == two:
         return True
-    return same_number(without_thousands(one), without_thousands(two))
+    return same_number(one, two)
 
 
 def _letter(reference: str) -> str:

@@ -114,6 +114,8 @@ class _Reader:
                 value = sp.Mod(sign * value, self.power(self._signs()))
                 sign = 1
             elif self._starts_factor(token):
+                if token[0].isdigit() and self.tokens[self.place - 1][-1].isdigit():
+                    raise Unreadable("two numbers side by side")
                 value = value * self.power()
             else:
                 return sign * value

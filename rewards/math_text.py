@@ -49,8 +49,8 @@ _FONT = re.compile(
     r"\\(?:mathrm|mathbf|mathit|mathsf|mathtt|boldsymbol|bm|bold|operatorname\*?|mathcal|rm|bf|pmb|ensuremath)\s?"
     r"\{([^{}]{0,400})\}"
 )
-_THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3}(?:,\d{3})+)(?![\d,]\d|\d)")
-_SPACED_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d ]?\d)")
+_THOUSANDS = re.compile(r"(?<![\d.,])([1-9]\d{0,2}(?:,\d{3})+)(?![\d,]\d|\d)")
+_SPACED_THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?: \d{3})+(?![\d ]?\d)")
 _SCIENTIFIC = re.compile(r"(?<![A-Za-z\d.\\])(\d+(?:\.\d+)?)[eE]([+-]?\d{1,4})(?![\d.A-Za-z^])")
 _REPEATING = re.compile(r"(?<![\d.])(\d{0,30})\.(\d{0,30})\\(?:overline|bar|dot) ?\{(\d{1,30})\}")
 _PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
@@ -69,6 +69,7 @@ def clean(text: str) -> str:
         '\\\\frac{1}{2} \\\\text{cm}'
     """
     text = _ascii(text)
+    text = re.sub(r", ?\\! ?(?=\d)", ",", text)  # a comma with a negative space groups digits
     text = text.replace("\\!", "").replace("{,}", ",").replace("{, }", ",").replace("{ , }", ",").replace("{,\\!}", ",")
     text = re.sub(r"(\d) ?\{ ?, ?\} ?\\?!?(\d)", r"\1,\2", text)
     for _ in range(3):  # boxes of text may be nested a little
@@ -85,7 +86,9 @@ def clean(text: str) -> str:
     text = re.sub(r"(?<=[\d\s])(?:per ?cent|pct\b\.?)", "%", text)
     text = re.sub(r"(?<=[\d\s])degrees?\b", "°", text)
     text = re.sub(r"\s+", " ", text).strip()
-    text = _SPACED_THOUSANDS.sub(lambda match: match[0].replace(" ", ""), text)
+    # A wide space sets two things apart, a narrow one may group the digits of one.
+    text = _SPACED_THOUSANDS.sub(lambda match: match[0].replace(" ", ""), text).replace("\x04", "")
+    text = re.sub(r" +", " ", text)
     text = text.rstrip(" .;,:*").lstrip(" ;,:*")
     # A leading point is the start of `.5`, or else punctuation.
     return text if re.match(r"\.\d", text) else text.lstrip(" .")
@@ -141,6 +144,8 @@ FUNCTION_WORDS = {
 
 def _command(match: re.Match[str]) -> str:
     word = match[0]
+    if word in ("\\quad", "\\qquad"):
+        return " \x04 "
     if word in _DROP:
         return " "
     if word in _SAME:
@@ -153,9 +158,10 @@ def squeeze(text: str) -> str:
 
     A space that separates two letters or digits stays, since `1 2` is not `12`.
     """
+    # Before the blanks go: `0, 100` is two numbers, `1,234` is one.
+    text = without_thousands(text)
     text = re.sub(r"(?<=[A-Za-z0-9]) (?=[A-Za-z0-9])", "\x00", text).replace(" ", "").replace("\x00", " ")
-    text = re.sub(r"(?<=[\^_])\{(\w)\}", r"\1", text)
-    return without_thousands(text)
+    return re.sub(r"(?<=[\^_])\{(\w)\}", r"\1", text)
 
 
 def without_thousands(text: str) -> str:

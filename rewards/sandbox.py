@@ -28,7 +28,7 @@ from rewards.registry import RewardError
 TIME_LIMIT_S = 1.5
 MEMORY_MIB = 512
 START_LIMIT_S = 120.0
-SUPERVISOR_GRACE_S = 1.0
+SUPERVISOR_GRACE_S = 3.0
 """How much later than its child's time limit a supervisor may answer before it is killed itself."""
 
 

@@ -261,7 +261,7 @@ class VLLMEngine:
         self._closed = True
         if self._worker is not None:
             self._finalizer.detach()
-            self._worker.close()
+            self._worker.close(idle=self._ready)
             self._worker = None
         if self._image is not None:
             self._image.close()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,6 +19,7 @@ from typing import IO, Any
 
 LOG_LINES = 15
 POLL_S = 1.0
+_NOISE = re.compile(r" WARNING |FutureWarning|^\[?W\d{4}|^  (if hasattr|wrapper = )|Loading safetensors")
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -53,11 +56,6 @@ class WorkerProcess:
     def pid(self) -> int:
         """Process id of the worker."""
         return self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process runs."""
-        return self._process.poll() is None
 
     def send(self, message: tuple[Any, ...]) -> None:
         """Sends one message; raises `WorkerDiedError` when nobody is there."""
@@ -101,33 +99,40 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """Ends the process and what it started, at once; may be called again."""
-        if self._process.returncode is None:
-            os.killpg(self._process.pid, signal.SIGKILL)  # its session is its own
+        if self._process.returncode is None:  # not yet waited for, so its number cannot be another's
+            os.killpg(self._process.pid, signal.SIGKILL)  # its session, with the ranks of a tensor-parallel engine
             self._process.wait()
         self._connection.close()
 
-    def close(self, grace_s: float = 1.0) -> None:
-        """Lets the process end by itself, then ends it; may be called again."""
-        self._connection.close()
-        try:
-            self._process.wait(grace_s)
-        except subprocess.TimeoutExpired:
-            self.kill()
+    def close(self, idle: bool, grace_s: float = 10.0) -> None:
+        """Ends the process; one that waits for messages may put its things away first."""
+        if idle:
+            with contextlib.suppress(WorkerDiedError):
+                self.send(("close",))
+                self._wait_for_end(grace_s)
+        self.kill()
         self._log.close()
+
+    def _wait_for_end(self, seconds: float) -> None:
+        """Waits for the process to end, but leaves it to be waited for, so that its group can still be ended."""
+        deadline = time.monotonic() + seconds
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        while self._process.returncode is None and time.monotonic() < deadline:
+            if os.waitid(os.P_PID, self._process.pid, flags) is not None:
+                return
+            time.sleep(0.01)
 
     def log_tail(self) -> str:
         """Last lines that the worker wrote, warnings left out."""
         size = os.fstat(self._log.fileno()).st_size
         text = os.pread(self._log.fileno(), 20_000, max(0, size - 20_000)).decode(errors="replace")
-        lines = [line for line in text.splitlines() if line.strip() and " WARNING " not in line]
+        lines = [line for line in text.splitlines() if line.strip() and not _NOISE.search(line)]
         return "\n".join(lines[-LOG_LINES:])
 
     def _died(self) -> WorkerDiedError:
-        try:
-            code = self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            code = -signal.SIGKILL
+        self._wait_for_end(5.0)
+        self.kill()
+        code = self._process.returncode
         reason = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         hint = " (the machine may be out of memory)" if code == -signal.SIGKILL else ""
         return WorkerDiedError(f"the vLLM worker {reason}{hint}{self._where()}")

@@ -9,6 +9,7 @@ that parent can talk to this process. Messages are answered one at a time, in or
     ("score", [(ids, first)])                  the same, then ("result", [[log-probs of ids[first:]]])
     ("load", path)                             ("result", None)
     ("ping",)                                  ("result", None)
+    ("close",)                                 nothing: exits in order
     end of file                                nothing: exits
 
 The first message out is ("ready",); a failure is ("error", text), after which this process exits, since the
@@ -56,7 +57,9 @@ class Worker:
             try:
                 name, *arguments = self._connection.recv()
             except EOFError:
-                return
+                return None
+            if name == "close":
+                return self._put_away()
             self._connection.send(("result", getattr(self, f"_on_{name}")(*arguments)))
 
     def _on_generate(self, requests: list[WireRequest]) -> list[WireResult]:
@@ -80,6 +83,11 @@ class Worker:
         self._engine.collective_rpc("tandem_load_weights", args=(path,))
         self._engine.reset_encoder_cache()
         self._reset_prefix_cache()
+
+    def _put_away(self) -> None:
+        """Ends the ranks of a tensor-parallel engine in order, so that they remove their shared memory."""
+        if self._engine.vllm_config.parallel_config.world_size > 1:
+            self._engine.engine_core.shutdown()
 
     def _on_ping(self) -> None:
         """Nothing: the answer shows that the engine is there."""
@@ -159,7 +167,7 @@ def _end_with_parent(connection: Connection) -> None:
     def watch() -> None:
         while os.getppid() == parent and not poller.poll(500):
             pass
-        os._exit(0)
+        _end()
 
     threading.Thread(target=watch, daemon=True, name="watch-parent").start()
 
@@ -180,6 +188,13 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _end() -> None:
+    """Ends this process and the ranks it started; vLLM's exit handlers take seconds and have nothing to save."""
+    assert os.getpgrp() == os.getpid(), "the worker must lead its own group, or others would end with it"
+    os.killpg(os.getpid(), signal.SIGKILL)
+
+
 if __name__ == "__main__":
-    sys.stdout.flush()
-    os._exit(main(sys.argv[1:]))  # vLLM's exit handlers take seconds and have nothing to save
+    if main(sys.argv[1:]) == 0:
+        _end()
+    os._exit(1)  # the parent reads the status, then ends the group

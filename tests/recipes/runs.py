@@ -35,7 +35,12 @@ def grpo_config(folder: Path, model: Path, **changes: Any) -> Path:
         "modes": {"mode": "hybrid", "short": {"max_tokens": 6}, "long": {"max_tokens": 12}},
         "rewards": [f"{ROOT}/tests/recipes/letters.py:letters"],
         "group_size": 4,
-        "learner": {"learning_rate": 1e-3, "lr_scheduler": "linear", "updates_per_step": 2},
+        "learner": {
+            "learning_rate": 1e-3,
+            "lr_scheduler": "constant_with_warmup",
+            "warmup_steps": 4,
+            "updates_per_step": 2,
+        },
         "trainer": {
             "steps": 8,
             "prompts_per_step": 3,

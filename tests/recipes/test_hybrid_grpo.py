@@ -1,6 +1,7 @@
 """The recipe as a user runs it: plug-in rewards, adapters, evaluation, report, and what it refuses."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,25 @@ def test_a_raising_reward_is_named_with_its_sample(tmp_path: Path, model: Path) 
     assert status != 0
     assert "broken" in output
     assert "oops" in output
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_half_checkpoint(
+    tmp_path: Path, model: Path, run_on_small_disk: Callable[..., str]
+) -> None:
+    config = grpo_config(tmp_path, model, trainer__save_every=1)
+    script = f"""
+import subprocess, sys
+from collections.abc import Callable
+from pathlib import Path
+run = Path(sys.argv[1]) / "run"
+done = subprocess.run([sys.executable, "-m", "recipes.hybrid_grpo", {str(config)!r}, "--run", str(run)],
+                      capture_output=True, text=True)
+print(done.returncode, done.stdout, done.stderr)
+print("CHECKPOINTS", sorted(p.name for p in (run / "checkpoints").iterdir()))
+"""
+    output = run_on_small_disk(script, size="1500k")
+    assert output.startswith("2 "), output
+    assert "cannot write" in output
+    assert "Traceback" not in output
+    kept = output.split("CHECKPOINTS")[1]
+    assert ".step" not in kept, kept

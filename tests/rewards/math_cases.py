@@ -2,6 +2,7 @@
 
 # The answer stands in a box and is right.
 BOXED_RIGHT = [
+    ("1234567", "1,\\! 234,\\! 567"),
     ("0.25", "\\frac{1}{4}"),
     ("1/4", ".25"),
     ("25\\%", "25%"),
@@ -296,6 +297,13 @@ BOXED_RIGHT = [
 
 # The answer stands in a box and is wrong.
 BOXED_WRONG = [
+    ("1234", "1, 234"),
+    ("1234", "1 \\quad 234"),
+    ("100", "0, 100"),
+    ("100", "10 10"),
+    ("100", "10\\;10"),
+    ("42", "42^2"),
+    ("42", "½42"),
     ("42", "41"),
     ("42", "42x"),
     ("42", "-42"),
@@ -519,7 +527,6 @@ STATED_RIGHT = [
     ("25\\%", "It increased by 25%."),
     ("1/2", "P = 1/2"),
     ("18", "Janet makes $18 every day."),
-    ("3", "> 3"),
     ("24", "\n\nThe result: 24\n"),
     ("6", "The number of ways is $\\binom{4}{2} = 6$."),
     ("13", "Sum: $5 + 8 = 13$"),
@@ -563,6 +570,13 @@ STATED_RIGHT = [
 
 # A whole response that does not: wrong, hedged, sprayed, or none.
 STATED_WRONG = [
+    ("100", "The answer is $100x$."),
+    ("100", "The answer is 100x."),
+    ("100", "The answer is 100²."),
+    ("100", "The answer is $x100$."),
+    ("100", "The answer is - 100."),
+    ("7", "<answer>7</answer> or <answer>8</answer>"),
+    ("7", "<answer></answer>7"),
     ("42", "\\boxed{41} or \\boxed{42}"),
     ("42", "\\boxed{41}, \\boxed{42}"),
     ("42", "\\boxed{42} or \\boxed{41}"),

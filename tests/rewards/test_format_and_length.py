@@ -1,5 +1,7 @@
 """Tags of the mode; the smooth length reward."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,4 +80,4 @@ def test_length_is_bounded_and_falls_with_length(group):
     assert all(-0.5 <= value <= 0.5 for value in values)
     assert all(value <= 0 for value, (_, right) in zip(values, group, strict=True) if not right)
     ranked = sorted((size, value) for value, (size, right) in zip(values, group, strict=True) if right)
-    assert all(one[1] >= two[1] - 1e-12 for one, two in zip(ranked, ranked[1:], strict=False))
+    assert all(one[1] >= two[1] - 1e-12 for one, two in pairwise(ranked))

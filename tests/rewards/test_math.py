@@ -112,13 +112,13 @@ def test_cleaning_never_fails_and_settles(text):
     assert clean(once) is not None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(alphabet=string.digits + "xy+-*/^(){}[]\\frac sqrt,.=<>!|%", max_size=40))
 def test_nothing_but_itself_equals_a_random_text(text):
     assert math(answer=f"\\boxed{{{text}}}", reference="\\frac{7919}{31}\\sqrt{17}") == 0.0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(-9, 9), min_size=1, max_size=5), st.randoms(use_true_random=False))
 def test_polynomials_written_in_any_order_are_equal(coefficients, random):
     terms = [f"({c}) x^{{{power}}}" for power, c in enumerate(coefficients)]
@@ -129,7 +129,7 @@ def test_polynomials_written_in_any_order_are_equal(coefficients, random):
     assert math(answer=f"\\boxed{{{two} + 1}}", reference=one) == 0.0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(-99, 99), min_size=2, max_size=6, unique=True), st.randoms(use_true_random=False))
 def test_lists_have_no_order_and_tuples_have(values, random):
     shuffled = values.copy()
@@ -154,9 +154,9 @@ def test_two_boxes_never_answer_a_question_with_one_answer(value, other):
 
 UNITS = [
     "answer is ", "$", "$$", "\\[", "\\(", "\\boxed{", "\\boxed{}", "\\boxed{1} ", "**", "(A) ", "[", "{", "}",
-    "\\text{", "\\frac{", "\\sqrt", "^{", "1 ", "1,", "0.", "-", "= 1 ", "or ", "\n", "\\", "|", "!", "<think>", "</think>",
-    "A:", "答案是", "é", "\u0301", "\u200b", "\ud800", "\x00", "\\pm ", "\\cup ", "\\begin{pmatrix}", "9^", "\\int ",
-    "A. B. ",
+    "\\text{", "\\frac{", "\\sqrt", "^{", "1 ", "1,", "0.", "-", "= 1 ", "or ", "\n", "\\", "|", "!", "<think>",
+    "</think>", "A:", "答案是", "é", "\u0301", "\u200b", "\ud800", "\x00", "\\pm ", "\\cup ", "\\begin{pmatrix}",
+    "9^", "\\int ", "A. B. ",
 ]  # fmt: skip
 
 
@@ -164,9 +164,10 @@ UNITS = [
 def test_repeated_notation_is_answered_in_time(unit):
     big, small = (unit * 100_000)[:100_000], (unit * 1000)[:1900]
     for text in (big, f"The answer is {big}", f"\\boxed{{{small}}}", f"Answer: {small}"):
-        start = time.perf_counter()
+        start = time.process_time()
         assert math(answer=text, reference="42") == 0.0
-        assert time.perf_counter() - start < 2.0
+        # In this process; the worker's share is bounded by its limit, see test_sandbox.py.
+        assert time.process_time() - start < 0.5
 
 
 BOMBS = [
@@ -178,12 +179,31 @@ BOMBS = [
 ]  # fmt: skip
 
 
+BUSY_S = 2.0
+"""What a busy machine may add."""
+
+
+@pytest.fixture
+def short_limit():
+    sandbox = shared()
+    before, sandbox.time_limit_s = sandbox.time_limit_s, 0.4
+    yield
+    sandbox.time_limit_s = before
+
+
+def test_the_time_limit_leaves_two_seconds_for_an_answer():
+    start = time.perf_counter()
+    assert math(answer="\\boxed{\\prod_{k=1}^{10^7} k}", reference="42") == 0.0
+    assert 1.0 < time.perf_counter() - start < 2.0 + BUSY_S
+
+
+@pytest.mark.usefixtures("short_limit")
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_bomb_does_not_go_off(bomb):
     for answer, reference in ((bomb, "42"), (bomb, "x^2+1"), ("42", bomb), (f"{bomb} + 1", bomb)):
-        start = time.perf_counter()
+        start = time.process_time()
         assert math(answer=f"\\boxed{{{answer}}}", reference=reference) == 0.0
-        assert time.perf_counter() - start < 2.0
+        assert time.process_time() - start < 0.5
     assert math(answer=f"\\boxed{{{bomb}}}", reference=bomb) == 1.0
 
 

@@ -7,10 +7,11 @@ import pytest
 
 from rewards.repetition import inspect, loops, repetition
 
-WORDS = (
-    "river stone window garden letter copper winter engine market bridge silver candle forest doctor painter harbour "
-    "mirror saddle village thunder pocket lantern orchard captain meadow whistle ladder basket feather anchor"
-).split()
+WORDS = [
+    "river", "stone", "window", "garden", "letter", "copper", "winter", "engine", "market", "bridge", "silver",
+    "candle", "forest", "doctor", "painter", "harbour", "mirror", "saddle", "village", "thunder", "pocket", "lantern",
+    "orchard", "captain", "meadow", "whistle", "ladder", "basket", "feather", "anchor",
+]  # fmt: skip
 
 
 def prose(count: int, seed: int = 0) -> str:
@@ -51,18 +52,21 @@ FINE = {
     "ruler": "Title\n" + "=" * 120 + "\n" + prose(50) + "\n" + "-" * 120,
     "digits": "1/7 = 0." + "142857" * 20,
     "zeros": "10^100 = 1" + "0" * 100,
-    "matrix": "\\begin{pmatrix}" + " \\\\ ".join(" & ".join("1" if i == j else "0" for j in range(8)) for i in range(8)),
+    "matrix": " \\\\ ".join(" & ".join("1" if i == j else "0" for j in range(8)) for i in range(8)),
     "multiplication table": "\n".join(" ".join(f"{i}x{j}={i * j}" for j in range(1, 11)) for i in range(1, 11)),
     "markdown table": "| n | n^2 | prime |\n|---|---|---|\n" + "".join(
         f"| {n} | {n * n} | {'yes' if n in (2, 3, 5, 7, 11, 13) else 'no'} |\n" for n in range(1, 30)
     ),
-    "cases": "".join(f"For k = {k} the value of k^2 + 1 is {k * k + 1}, and its last digit is {(k * k + 1) % 10}.\n" for k in range(30)),
+    "cases": "".join(
+        f"For k = {k} the value of k^2 + 1 is {k * k + 1}, and its last digit is {(k * k + 1) % 10}.\n"
+        for k in range(30)
+    ),
     "code": "".join(f"    def test_{k}(self):\n        self.assertEqual(square({k}), {k * k})\n\n" for k in range(25)),
     "sum": " + ".join(f"\\frac{{1}}{{{k}}}" for k in range(1, 60)),
     "primes": ", ".join(str(n) for n in range(2, 400) if all(n % d for d in range(2, n))),
     "refrain": "".join(prose(30, seed) + "\nRow, row, row your boat, gently down the stream.\n" for seed in range(6)),
     "checked twice": prose(80) + " Let me check: 3 + 4 = 7. Yes. Let me check: 7 + 5 = 12. Yes. So it is 12.",
-    "json": "[" + ", ".join(f'{{"id": {k}, "name": "{WORDS[k % 30]}", "price": {k * 7 % 13}}}' for k in range(30)) + "]",
+    "json": ", ".join(f'{{"id": {k}, "name": "{WORDS[k % 30]}", "price": {k * 7 % 13}}}' for k in range(30)),
     "chinese": "首先计算第一个数，得到十二；然后计算第二个数，得到二十。两数之和为三十二，因此答案是三十二。",
 }  # fmt: skip
 
@@ -108,6 +112,6 @@ def fibonacci(size: int) -> str:
     ],
 )
 def test_linear_time(text):
-    start = time.perf_counter()
+    start = time.process_time()
     inspect(text)
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 1.0

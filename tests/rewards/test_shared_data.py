@@ -38,7 +38,7 @@ def test_hostile_inputs_are_answered_in_time():
     for row in rows("robust_inputs.jsonl"):
         start = time.perf_counter()
         math(answer=row["response"], reference=row["reference"])
-        assert time.perf_counter() - start < 2.0, row["name"]
+        assert time.perf_counter() - start < 3.5, row["name"]  # 2 seconds, and what a busy machine may add
 
 
 def test_repetition():

@@ -23,7 +23,7 @@ def run_on_small_disk(tmp_path: Path) -> RunOnSmallDisk:
         command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount_and_exec, str(mount_point)]
         program = [sys.executable, "-c", script, str(mount_point)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        options = {"env": environment, "cwd": Path(__file__).parents[2], "timeout": 300}
+        options = {"env": environment, "cwd": Path(__file__).parents[1], "timeout": 300}
         done = subprocess.run([*command, *program], capture_output=True, text=True, **options)
         assert done.returncode == 0, done.stderr
         return done.stdout
