@@ -269,7 +269,9 @@ def _evaluate(
     from recipes.console import say
     from recipes.evaluate import figures, write_evaluation
 
-    say(f"evaluating on {len(eval_rows)} held-out rows in both modes ...")
+    assert config.evaluation is not None
+    used = len(eval_rows[: config.evaluation.rows or None])
+    say(f"evaluating on {used} held-out rows in both modes ...")
     started = time.perf_counter()
     step = trainer.state.step
     engine.load_weights(trainer.learner.weights().items(), step)

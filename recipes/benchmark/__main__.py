@@ -80,7 +80,7 @@ def _head(config: BenchmarkConfig, model: Path) -> dict[str, Any]:
         "threads": config.threads or len(os.sched_getaffinity(0)),
         "precision": config.precision,
         "enforce_eager": config.enforce_eager,
-        "peer_micro_batch": config.peer_micro_batch or config.prompts * config.group_size,
+        "peer_micro_batch": config.peer_micro_batch,
         "machine": {"cpu": _cpu_name(), "cores": origin["cpus_usable"], "platform": origin["platform"]},
         "load_average_before": os.getloadavg()[0],
         "started": origin["started"],

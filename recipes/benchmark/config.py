@@ -53,8 +53,8 @@ class BenchmarkConfig(BaseModel):
     """
     enforce_eager: bool = True
     """Whether vLLM compiles nothing, on both sides. Compiling takes a minute at the start and needs g++."""
-    peer_micro_batch: int = Field(0, ge=0)
-    """Responses per forward pass of the peer; 0 = the whole step at once."""
+    peer_micro_batch: int = Field(4, ge=1)
+    """Most responses per forward pass of the peer (one that divides a step's is taken); larger ones were slower."""
     json_path: Path | None = None
     """File for the figures; null = only the table."""
     timeout_s: float = Field(900.0, gt=0)

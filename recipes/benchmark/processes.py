@@ -31,12 +31,11 @@ class ChildError(ValueError):
     """A child ended, or was silent for too long."""
 
 
-def child_environment(threads: int, eager: bool) -> dict[str, str]:
+def child_environment(threads: int) -> dict[str, str]:
     """The environment of every child, the same for both libraries: the best found for either on CPU.
 
     Args:
         threads: OpenMP threads of every process.
-        eager: Whether nothing is to be compiled.
     """
     return {
         **os.environ,
@@ -54,7 +53,6 @@ def child_environment(threads: int, eager: bool) -> dict[str, str]:
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_NO_USAGE_STATS": "1",
         "TRL_EXPERIMENTAL_SILENCE": "1",
-        **({"TORCH_COMPILE_DISABLE": "1"} if eager else {}),
     }
 
 
@@ -71,7 +69,7 @@ class Child:
             command = [sys.executable, "-P", "-m", "recipes.benchmark.child", library, str(theirs.fileno())]
             self._process = subprocess.Popen(
                 command,
-                env=child_environment(job.threads, job.enforce_eager),
+                env=child_environment(job.threads),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,

@@ -23,7 +23,13 @@ from recipes.benchmark.session import Session
 from recipes.benchmark.workload import even_share, make_prompts
 from rl.config import LearnerConfig
 
+ATTENTION = "eager"
+"""A tenth faster than SDPA on CPU at these lengths, forward and backward."""
 ENGINE_DTYPE = "bfloat16"
+BLOCK_SIZE = 32
+"""Tokens per block of the prefix cache. vLLM's default on CPU, 128, shares no block of a short prompt between the
+responses of a group: a fifth more CPU time in generation.
+"""
 
 
 def run(session: Session, job: Job) -> None:
@@ -51,14 +57,12 @@ def _reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
 def _config(job: Job) -> GRPOConfig:
     """The same update as Tandem's defaults: one per step, AdamW at the same rate, token-mean, the same clip bounds."""
     learner = LearnerConfig()
-    micro = job.peer_micro_batch or job.batch
-    if job.batch % micro:
-        raise ValueError(f"peer_micro_batch is {micro}, which does not divide the {job.batch} responses of a step")
+    micro = max(size for size in range(1, job.peer_micro_batch + 1) if job.batch % size == 0)
     return GRPOConfig(
         output_dir=str(Path(job.work_dir) / "trl"),
         use_cpu=not torch.cuda.is_available(),
         bf16=compute_dtype(job.precision) is torch.bfloat16,
-        model_init_kwargs={"dtype": "float32", "attn_implementation": "sdpa"},
+        model_init_kwargs={"dtype": "float32", "attn_implementation": ATTENTION},
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=job.batch // micro,
         num_generations=job.group_size,
@@ -96,7 +100,7 @@ def _mend(job: Job) -> None:
     make = vllm_generation.LLM
 
     def engine(**arguments: Any) -> Any:
-        return make(**arguments, enforce_eager=job.enforce_eager, dtype=ENGINE_DTYPE)
+        return make(**arguments, enforce_eager=job.enforce_eager, dtype=ENGINE_DTYPE, block_size=BLOCK_SIZE)
 
     vllm_generation.LLM = engine
     vllm_generation.VLLMGeneration.sync_weights = _sync_weights

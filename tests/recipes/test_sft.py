@@ -11,7 +11,7 @@ import yaml
 from base_model.sft import collate_packed
 from recipes.tasks import Row
 from recipes.warmup import AnswerFormat, sft_examples
-from rollouts.modes import ModesConfig, ModeSampler
+from rollouts.modes import ModeSampler, ModesConfig
 from tests.recipes.runs import finish, records
 from tests.tiny import make_tiny_model, make_tiny_tokenizer
 
