@@ -168,8 +168,7 @@ def worker_environment(threads: int, eager: bool) -> dict[str, str]:
     if eager:
         fixed["TORCH_COMPILE_DISABLE"] = "1"
     defaults = {
-        "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads must not take the cores that the trainer needs
-        "GOMP_SPINCOUNT": "0",
+        "GOMP_SPINCOUNT": "1000",  # waiting threads must not take the cores that the trainer needs for long
         "MALLOC_MMAP_THRESHOLD_": str(2**30),  # freed buffers are kept: a quarter of the CPU time otherwise
         "MALLOC_TRIM_THRESHOLD_": str(2**30),
         "HF_HUB_OFFLINE": "1",

@@ -44,19 +44,15 @@ def measure_shape(
         facts = {}
         for child in children:
             progress(child.library, "loads", None)
-            facts[child.library] = child.ready()
+            facts[child.library] = child.ready()["facts"]
         records: dict[str, list[dict[str, Any]]] = {child.library: [] for child in children}
         for child in _turns(children, job.total_steps):
             progress(child.library, "steps", None)
             records[child.library].append(record := _step(child))
             progress(child.library, "done", record)
     counted = {name: steps[config.warmup :] for name, steps in records.items()}
-    peer = counted.get(config.peer)
-    if peer is not None:
-        expected = (job.batch * shape.prompt, job.batch * shape.response)
-        check_equal_work(counted["tandem"], peer, expected)
-    figures = summarise(shape, counted["tandem"], peer)
-    return {**figures, "process_threads": {name: fact["threads"] for name, fact in facts.items()}}
+    check_equal_work(counted, (job.batch * shape.prompt, job.batch * shape.response))
+    return {**summarise(shape, counted["tandem"], counted.get(config.peer)), "processes": facts}
 
 
 def libraries(config: BenchmarkConfig) -> list[str]:

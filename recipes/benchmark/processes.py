@@ -148,7 +148,7 @@ class Child:
     def _where(self) -> str:
         size = os.fstat(self._log.fileno()).st_size
         text = os.pread(self._log.fileno(), 20_000, max(0, size - 20_000)).decode(errors="replace")
-        lines = [line for line in text.splitlines() if line.strip()]
+        lines = [line for line in text.splitlines() if line.strip() and " WARNING " not in line]
         return "\nlast lines of its log:\n" + "\n".join(lines[-_LOG_LINES:]) if lines else ""
 
 

@@ -114,7 +114,7 @@ class Session:
 
     def ready(self, **facts: Any) -> None:
         """Tell the parent that everything is loaded."""
-        self._send({"kind": "ready", **facts})
+        self._send({"kind": "ready", "facts": facts})
 
     def next_step(self) -> bool:
         """Block until the parent wants a step, and start its clock; False = there is none."""

@@ -14,29 +14,26 @@ Record = Mapping[str, Any]
 """One step of one library, as `session.Session.report` sends it, with `busy_elsewhere` added by the parent."""
 
 
-def check_equal_work(ours: Sequence[Record], theirs: Sequence[Record], expected: tuple[int, int]) -> None:
-    """Refuse to compare unless both libraries trained on the same tokens in every step.
+def check_equal_work(records: Mapping[str, Sequence[Record]], expected: tuple[int, int]) -> None:
+    """Refuse the figures unless every library trained on exactly what was asked for, in every step.
 
     Args:
-        ours: Steps of Tandem.
-        theirs: Steps of the peer, in the same order.
+        records: Counted steps by library, in the same order.
         expected: Prompt and response tokens of a step, the prompt once per response.
 
     Raises:
         ValueError: Naming the step and what each library forwarded.
     """
-    for step, (a, b) in enumerate(zip(ours, theirs, strict=True), start=1):
-        counts = [(r["tokens"]["prompt"], r["tokens"]["response"]) for r in (a, b)]
-        if counts[0] != counts[1] or counts[0] != expected:
+    for step, row in enumerate(zip(*records.values(), strict=True), start=1):
+        counts = {name: (r["tokens"]["prompt"], r["tokens"]["response"]) for name, r in zip(records, row, strict=True)}
+        if set(counts.values()) != {expected}:
+            seen = ", ".join(f"{name} on {prompt} and {response}" for name, (prompt, response) in counts.items())
             raise ValueError(
-                f"counted step {step}: Tandem trained on {counts[0][0]} prompt and {counts[0][1]} response tokens, "
-                f"the peer on {counts[1][0]} and {counts[1][1]}, and {expected[0]} and {expected[1]} were asked for: "
-                "their times cannot be compared"
+                f"counted step {step} should have trained on {expected[0]} prompt and {expected[1]} response tokens, "
+                f"but trained {seen}: such times say nothing about each other"
             )
-        if a["tokens"]["prompts_digest"] != b["tokens"]["prompts_digest"]:
-            raise ValueError(
-                f"counted step {step}: the two libraries had different prompts; do not compare their times"
-            )
+        if len({r["tokens"]["prompts_digest"] for r in row}) > 1:
+            raise ValueError(f"counted step {step}: the libraries had different prompts; do not compare their times")
 
 
 def summarise(shape: Shape, ours: Sequence[Record], theirs: Sequence[Record] | None) -> dict[str, Any]:

@@ -18,23 +18,20 @@ _BUSY = 0.2
 
 def shape_table(figures: Mapping[str, Any], peer: str) -> Table:
     """Seconds per step by phase, and memory, of one shape."""
-    title = f"prompt {figures['prompt']}, response {figures['response']}: median seconds per step"
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    table.add_column("")
+    title = f"prompt {figures['prompt']}, response {figures['response']} tokens: one training step"
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
     columns = [("Tandem", "")] if peer == "none" else [("Tandem", ""), (NAMES[peer], "peer_")]
-    for name, _ in columns:
-        table.add_column(name, justify="right")
-        table.add_column("CPU", justify="right")
-    if peer != "none":
-        table.add_column("ratio", justify="right")
-        table.add_column("CPU", justify="right")
+    table.add_column("median seconds", no_wrap=True)
+    for name in [name for name, _ in columns] + ["ratio"] * (peer != "none"):
+        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("CPU", justify="right", no_wrap=True)
     prefixes = [prefix for _, prefix in columns]
     for phase in PHASES:
         table.add_row(phase, *_phase_cells(figures, prefixes, phase))
     table.add_section()
     table.add_row("step", *_step_cells(figures, prefixes), style="bold")
-    table.add_row("least - largest", *_range_cells(figures, prefixes))
-    table.add_row("peak memory, GiB", *_memory_cells(figures, prefixes))
+    table.add_row("from - to", *_range_cells(figures, prefixes))
+    table.add_row("peak GiB", *_memory_cells(figures, prefixes))
     return table
 
 
@@ -57,7 +54,7 @@ def _range_cells(figures: Mapping[str, Any], prefixes: Sequence[str]) -> list[st
     names = [prefix + key for prefix in prefixes for key in ("seconds", "cpu_seconds")]
     if len(prefixes) == 2:
         names += ["speedup", "cpu_speedup"]
-    return [f"{figures[f'{name}_min']:.2f} - {figures[f'{name}_max']:.2f}" for name in names]
+    return [f"{figures[f'{name}_min']:.2f}-{figures[f'{name}_max']:.2f}" for name in names]
 
 
 def _memory_cells(figures: Mapping[str, Any], prefixes: Sequence[str]) -> list[str]:
@@ -76,7 +73,7 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
     """How the figures were taken, and what to distrust."""
     lines = [
         f"{report['model']}, {report['prompts']} prompts x {report['group_size']} responses per step, "
-        f"{report['threads']} threads, training in {report['precision']} over fp32 weights, engines in bfloat16"
+        f"{report['threads']} threads, training in {_precision(report)} over fp32 weights, engines in bfloat16"
         f"{'' if report['enforce_eager'] else ', compiled'}.",
     ]
     if report["peer"] != "none":
@@ -87,6 +84,12 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
         ]
     lines += ["CPU seconds and memory include the engine's process."]
     return lines + [line for figures in report["shapes"] for line in _distrust(figures)]
+
+
+def _precision(report: Mapping[str, Any]) -> str:
+    """What the processes say that they used."""
+    processes = [facts for figures in report["shapes"] for facts in figures["processes"].values()]
+    return " and ".join(sorted({facts["precision"] for facts in processes}))
 
 
 def _distrust(figures: Mapping[str, Any]) -> list[str]:

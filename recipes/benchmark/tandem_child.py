@@ -78,7 +78,7 @@ def run(session: Session, job: Job) -> None:
     with directory, rewards, VLLMEngine(job.model, config) as engine:
         trainer = _trainer(session, job, directory, rewards, engine)
         engine.wait_ready()
-        session.ready(threads=torch.get_num_threads())
+        session.ready(threads=torch.get_num_threads(), precision=str(trainer.learner.dtype).removeprefix("torch."))
         if session.next_step():
             try:
                 trainer.train()

@@ -46,7 +46,7 @@ def run(session: Session, job: Job) -> None:
         callbacks=[_turns(session)],
     )
     _watch(session, trainer)
-    session.ready(threads=torch.get_num_threads())
+    session.ready(threads=torch.get_num_threads(), precision="bfloat16" if trainer.args.bf16 else "float32")
     trainer.train()
 
 
