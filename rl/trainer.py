@@ -194,12 +194,14 @@ class Trainer:
         accepted: list[ScoredGroup] = []
         generated: list[ScoredGroup] = []
         rounds = self.config.filter.max_generation_rounds if self.config.filter else 1
-        for _ in range(rounds):
+        for number in range(rounds):
+            if number:
+                slots = self._refill(slots)
             groups = self._rollout(step, slots, timer)
             generated.extend(groups)
             keep = [self._accepts(step, g) for g in groups]
             accepted.extend(g for g, kept in zip(groups, keep, strict=True) if kept)
-            slots = self._refill([slot for slot, kept in zip(slots, keep, strict=True) if not kept])
+            slots = [slot for slot, kept in zip(slots, keep, strict=True) if not kept]
             if not slots:
                 break
         if self.state.filter is not None:
@@ -212,8 +214,7 @@ class Trainer:
         return self.state.filter is None or self.state.filter.keep(step, reward_std(torch.tensor(group.rewards_G)))
 
     def _refill(self, slots: Sequence[PromptSlot]) -> list[PromptSlot]:
-        if self.state.filter is None:
-            return []
+        """The same modes, over the next data positions."""
         start = self.state.position
         self.state.position += len(slots)
         return [PromptSlot(mode=slot.mode, position=start + i) for i, slot in enumerate(slots)]

@@ -30,7 +30,8 @@ def shape_table(figures: Mapping[str, Any], peer: str) -> Table:
         table.add_row(phase, *_phase_cells(figures, prefixes, phase))
     table.add_section()
     table.add_row("step", *_step_cells(figures, prefixes), style="bold")
-    table.add_row("from - to", *_range_cells(figures, prefixes))
+    table.add_row("least", *_step_cells(figures, prefixes, "_min"))
+    table.add_row("largest", *_step_cells(figures, prefixes, "_max"))
     table.add_row("peak GiB", *_memory_cells(figures, prefixes))
     return table
 
@@ -43,18 +44,12 @@ def _phase_cells(figures: Mapping[str, Any], prefixes: Sequence[str], phase: str
     return cells
 
 
-def _step_cells(figures: Mapping[str, Any], prefixes: Sequence[str]) -> list[str]:
-    cells = [f"{figures[prefix + key]:.2f}" for prefix in prefixes for key in ("seconds", "cpu_seconds")]
+def _step_cells(figures: Mapping[str, Any], prefixes: Sequence[str], which: str = "") -> list[str]:
+    """The whole step: its median, or with ``_min`` and ``_max`` the least and largest."""
+    cells = [f"{figures[prefix + key + which]:.2f}" for prefix in prefixes for key in ("seconds", "cpu_seconds")]
     if len(prefixes) == 2:
-        cells += [f"{figures['speedup']:.2f}x", f"{figures['cpu_speedup']:.2f}x"]
+        cells += [f"{figures[name + which]:.2f}x" for name in ("speedup", "cpu_speedup")]
     return cells
-
-
-def _range_cells(figures: Mapping[str, Any], prefixes: Sequence[str]) -> list[str]:
-    names = [prefix + key for prefix in prefixes for key in ("seconds", "cpu_seconds")]
-    if len(prefixes) == 2:
-        names += ["speedup", "cpu_speedup"]
-    return [f"{figures[f'{name}_min']:.2f}-{figures[f'{name}_max']:.2f}" for name in names]
 
 
 def _memory_cells(figures: Mapping[str, Any], prefixes: Sequence[str]) -> list[str]:
