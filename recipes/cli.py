@@ -38,6 +38,7 @@ CONFIGS = Path(__file__).parent / "configs"
 
 REFUSED, INTERRUPTED = 2, 130
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_DISK_ERRORS |= {errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 
 
 @dataclass(kw_only=True, slots=True)

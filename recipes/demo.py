@@ -7,7 +7,6 @@ not run again, and one that was interrupted continues where it stopped.
 
 from __future__ import annotations
 
-import json
 import shlex
 import subprocess
 import sys
@@ -32,8 +31,8 @@ class DemoConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    out: Path = Path("runs/demo")
-    """Folder of the four runs and of the comparison."""
+    out: Path | None = None
+    """Folder of the four runs and of the comparison; null = runs/demo, or runs/demo_small."""
     small: bool = False
     """Run everything at a fraction of the size, in a few minutes: shows the machinery, not the effect."""
 
@@ -48,10 +47,9 @@ class Stage:
     product: Path  # the file whose presence says that the stage is done
 
 
-def stages(config: DemoConfig) -> list[Stage]:
+def stages(out: Path, small: bool) -> list[Stage]:
     """The demo's recipe calls, in order."""
-    warmup = config.out / "warmup"
-    small = config.small
+    warmup = out / "warmup"
     evaluation = SMALL_EVALUATION if small else []
     found = [
         Stage(
@@ -73,13 +71,13 @@ def stages(config: DemoConfig) -> list[Stage]:
         ),
     ]
     for mode in MODES:
-        options = ["--run", str(config.out / mode), "--model.path", str(warmup), "--modes.mode", mode]
+        options = ["--run", str(out / mode), "--model.path", str(warmup), "--modes.mode", mode]
         found.append(
             Stage(
                 title=f"{mode} GRPO",
                 arguments=("recipes.hybrid_grpo", *options, *([*SMALL_TRAINING, *evaluation] if small else [])),
-                run=config.out / mode,
-                product=config.out / mode / "run.json",
+                run=out / mode,
+                product=out / mode / "run.json",
             )
         )
     return found
@@ -88,7 +86,8 @@ def stages(config: DemoConfig) -> list[Stage]:
 def main(config: DemoConfig) -> int:
     """Run the stages that are not done yet, then compare."""
     started = time.perf_counter()
-    todo = stages(config)
+    out = config.out or Path("runs/demo_small" if config.small else "runs/demo")
+    todo = stages(out, config.small)
     for number, stage in enumerate(todo, 1):
         say(f"\n[{number}/{len(todo) + 1}] {stage.title}")
         if stage.product.is_file():
@@ -100,10 +99,10 @@ def main(config: DemoConfig) -> int:
             say(f"the stage ended with status {status}; mend its cause and call the demo again: it goes on from here")
             return status
     say(f"\n[{len(todo) + 1}/{len(todo) + 1}] comparison")
-    runs = [config.out / name for name in ("warmup", *MODES)]
-    status = _call(["recipes.compare", *map(str, runs), "--out", str(config.out)])
+    runs = [out / name for name in ("warmup", *MODES)]
+    status = _call(["recipes.compare", *map(str, runs), "--out", str(out)])
     if status == 0:
-        say(f"\nthe demo took {(time.perf_counter() - started) / 60:.1f} minutes; open {config.out / 'report.html'}")
+        say(f"\nthe demo took {(time.perf_counter() - started) / 60:.1f} minutes; open {out / 'report.html'}")
     return status
 
 
@@ -124,12 +123,6 @@ def _call(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:  # the recipe got the signal too, and saves
         process.wait()
         raise
-
-
-def finished(run: Path) -> bool:
-    """Whether a run directory holds a finished run."""
-    summary = run / "run.json"
-    return summary.is_file() and bool(json.loads(summary.read_text()).get("finished"))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from base_model.config import LoraSettings
 from recipes.cli import CONFIGS, run_recipe
@@ -93,6 +93,18 @@ class HybridGrpoConfig(BaseModel):
     """Continue the run in the run directory from its newest checkpoint."""
     overwrite: bool = False
     """Delete the run that is in the run directory first."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.resume and self.overwrite:
+            raise ValueError("resume and overwrite exclude each other: continue the run, or delete it and start again")
+        longest = max(mode.max_tokens for mode in self.modes.active())
+        if longest >= self.engine.max_model_len:
+            raise ValueError(
+                f"a response may take {longest} tokens, which engine.max_model_len {self.engine.max_model_len} cannot "
+                "hold with its prompt: raise engine.max_model_len, or lower modes.<mode>.max_tokens"
+            )
+        return self
 
 
 def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:

@@ -365,5 +365,8 @@ def _file_module(path: Path) -> Any:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SystemExit as error:  # it would end the run, with status 0
+        raise ValueError(f"{path} ends the program when it is imported (exit {error.code}): remove that.") from error
     return module

@@ -109,7 +109,7 @@ def _file_module(where: str, base_dir: Path | None) -> ModuleType:
         spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[key]
-        if isinstance(error, Exception) and not isinstance(error, RewardError):
+        if isinstance(error, Exception | SystemExit) and not isinstance(error, RewardError):
             raise RewardError(f"the reward file {path} fails to import: {brief(error)}") from error
         raise
     return module
@@ -126,7 +126,7 @@ def _import(module_name: str, who: str) -> ModuleType:
                 f"{who}: no module {module_name!r}. Write `package.module:function`, or `path/file.py:function`."
             ) from error
         raise RewardError(f"{who}: module {module_name!r} fails to import: {brief(error)}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a sys.exit() in a user's module must not end the run with status 0
         raise RewardError(f"{who}: module {module_name!r} fails to import: {brief(error)}") from error
 
 

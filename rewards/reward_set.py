@@ -313,13 +313,13 @@ def _call(item: BoundReward, index: int, arguments: dict[str, Any], kind: str = 
     async def wait() -> Any:
         try:
             return await item.reward.function(**arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RewardError(f"{who}: {brief(error)}") from error
 
     def call() -> Any:
         try:
             return item.reward.function(**arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RewardError(f"{who}: {brief(error)}") from error
 
     return wait if item.reward.is_async else call

@@ -1,12 +1,15 @@
 """Settings of learner and trainer; free of torch, so that a command line can list them at once."""
 
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rl.filtering import StdFilterConfig
 
 Aggregation: TypeAlias = Literal["token-mean", "sequence-mean", "constant"]
+Schedule: TypeAlias = Literal[
+    "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial", "inverse_sqrt"
+]
 Scale: TypeAlias = Literal["group", "batch", "none"]
 
 
@@ -15,10 +18,10 @@ class LearnerConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    learning_rate: float = Field(1e-6, gt=0)
+    learning_rate: float = Field(1e-6, gt=0, allow_inf_nan=False)
     """Peak learning rate of AdamW."""
-    lr_scheduler: str = "constant"
-    """Schedule of transformers: constant, constant_with_warmup, linear, cosine, ..."""
+    lr_scheduler: Schedule = "constant"
+    """Schedule of transformers."""
     warmup_steps: int = Field(0, ge=0)
     """Steps over which the learning rate rises from 0."""
     weight_decay: float = Field(0.0, ge=0)
@@ -47,6 +50,12 @@ class LearnerConfig(BaseModel):
     """Truncated importance correction between engine and trainer: the weight's upper bound; null = off."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Matmul precision over fp32 weights; auto = bf16 where the machine multiplies it in hardware."""
+
+    @model_validator(mode="after")
+    def _constant_needs_its_length(self) -> Self:
+        if self.aggregation == "constant" and self.constant_length is None:
+            raise ValueError("aggregation constant divides by a fixed length: set constant_length, in tokens")
+        return self
 
 
 class TrainerConfig(BaseModel):

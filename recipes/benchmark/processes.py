@@ -41,8 +41,7 @@ def child_environment(threads: int) -> dict[str, str]:
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "OMP_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "GOMP_SPINCOUNT": "0",
+        "GOMP_SPINCOUNT": "1000",  # spinning long disturbs the other library, not at all puts both threads on one core
         "MALLOC_MMAP_THRESHOLD_": str(_KEEP),
         "MALLOC_TRIM_THRESHOLD_": str(_KEEP),
         "TOKENIZERS_PARALLELISM": "false",

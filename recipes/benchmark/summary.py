@@ -27,10 +27,12 @@ def check_equal_work(records: Mapping[str, Sequence[Record]], expected: tuple[in
     for step, row in enumerate(zip(*records.values(), strict=True), start=1):
         counts = {name: (r["tokens"]["prompt"], r["tokens"]["response"]) for name, r in zip(records, row, strict=True)}
         if set(counts.values()) != {expected}:
-            seen = ", ".join(f"{name} on {prompt} and {response}" for name, (prompt, response) in counts.items())
+            seen = ", ".join(
+                f"{name} trained on {prompt} and {response}" for name, (prompt, response) in counts.items()
+            )
             raise ValueError(
                 f"counted step {step} should have trained on {expected[0]} prompt and {expected[1]} response tokens, "
-                f"but trained {seen}: such times say nothing about each other"
+                f"but {seen}: such times say nothing about each other"
             )
         if len({r["tokens"]["prompts_digest"] for r in row}) > 1:
             raise ValueError(f"counted step {step}: the libraries had different prompts; do not compare their times")

@@ -21,11 +21,11 @@ def write_task(folder: Path, rows: int = 10) -> Path:
     return path
 
 
-def grpo_config(folder: Path, model: Path, **changes: Any) -> Path:
+def grpo_config(folder: Path, model_path: Path, **changes: Any) -> Path:
     """A small hybrid run's YAML: over two epochs in eight steps, filter and schedule on, so that all state counts."""
     config = {
         "run": str(folder / "run"),
-        "model": {"path": str(model)},
+        "model": {"path": str(model_path)},
         "task": {
             "source": {"kind": "files", "train": str(write_task(folder))},
             "prompt": "prompt",

@@ -127,8 +127,8 @@ def test_equal_work_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
-        ({"prompt": EXPECTED[0], "response": 2000, "prompts_digest": "a"}, "trl on 2144 and 2000"),
-        ({"prompt": 67 * 4, "response": EXPECTED[1], "prompts_digest": "a"}, "trl on 268 and 2048"),
+        ({"prompt": EXPECTED[0], "response": 2000, "prompts_digest": "a"}, "trl trained on 2144 and 2000"),
+        ({"prompt": 67 * 4, "response": EXPECTED[1], "prompts_digest": "a"}, "trl trained on 268 and 2048"),
         ({"prompt": EXPECTED[0], "response": EXPECTED[1], "prompts_digest": "b"}, "different prompts"),
     ],
 )
@@ -222,7 +222,7 @@ def test_both_libraries_get_the_same_environment() -> None:
     environment = child_environment(threads=3)
     assert environment["OMP_NUM_THREADS"] == "3"
     assert environment["MALLOC_MMAP_THRESHOLD_"] == environment["MALLOC_TRIM_THRESHOLD_"] == "34359738368"
-    assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert environment["GOMP_SPINCOUNT"] == "1000"
 
 
 def test_help_is_quick_and_needs_no_torch() -> None:

@@ -73,7 +73,7 @@ def test_cells(tmp_path: Path) -> None:
     runs = load_runs([tmp_path / name for name in ("w", "l", "h")])
     assert rows(runs)[0] == ["w", "none", "0", "-", "3", "3:04", "10.0 [7.1, 12.9]", "50.0 [45.1, 54.9]", "6.0", "48.0"]
     assert rows(runs)[1][2:4] == ["4.4M", "100 %"]
-    assert rows(runs)[2][2:4] == ["3.1M", "70 %"], "papers.md: 70.5 % of long-only"
+    assert rows(runs)[2][2:4] == ["3.1M", "70 %"], "the report gives 70.5 % of long-only"
     table = list(csv.DictReader(to_csv(runs).splitlines()))
     assert table[2]["run"] == "h"
     assert float(table[2]["share_of_long_only"]) == pytest.approx(0.7045, abs=1e-4)
