@@ -29,7 +29,7 @@ from transformers import (
 
 from rl.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from rl.files import WriteError
-from tests.rl.conftest import RunOnSmallDisk
+from tests.conftest import RunOnSmallDisk
 
 SIZES: dict[str, Any] = {
     "vocab_size": 32,

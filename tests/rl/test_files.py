@@ -18,7 +18,7 @@ from rl.files import (
     remove_directory,
     remove_leftovers,
 )
-from tests.rl.conftest import RunOnSmallDisk
+from tests.conftest import RunOnSmallDisk
 
 
 def names(directory: Path) -> list[str]:

@@ -14,7 +14,7 @@ import pytest
 
 from rl.files import WriteError
 from rl.run_directory import RunDirectory, config_differences, read_config
-from tests.rl.conftest import RunOnSmallDisk
+from tests.conftest import RunOnSmallDisk
 
 CONFIG = {"model": "tiny", "steps": 4, "learner": {"lr": 1e-6, "betas": [0.9, 0.95]}, "modes": {"mode": "hybrid"}}
 
