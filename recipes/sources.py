@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from recipes.solutions import make_solution
 
 Split = Literal["train", "eval"]
-_ATTEMPTS = 20
+_ATTEMPTS = 50
 """A generator repeats itself in a small range; this many tries for each row wanted, then it counts as exhausted."""
 
 
@@ -54,7 +54,8 @@ class GymDataset(_Config):
 
 
 class GymSource(_Config):
-    """A mixture of reasoning-gym generators; training and evaluation have seeds of their own."""
+    """A mixture of reasoning-gym generators. A fifth of all questions is for evaluation only, chosen by a hash of the
+    question: whatever the seed and the number of rows, nothing trained on is evaluated on, and both are alike."""
 
     kind: Literal["reasoning_gym"]
     """reasoning_gym: generated tasks with verified answers."""
@@ -71,7 +72,7 @@ class GymSource(_Config):
         """A stream of rows mixed by weight, of about `count` rows or more; ends when the generators repeat
         themselves."""
         streams = [
-            _gym_rows(dataset, generator_seed(split, seed, at, dataset.name), count)
+            _gym_rows(dataset, split, generator_seed(split, seed, at, dataset.name), count)
             for at, dataset in enumerate(self.datasets)
         ]
         rng = random.Random(generator_seed(split, seed, "mixture"))
@@ -94,8 +95,14 @@ def generator_seed(split: Split, seed: int, *what: object) -> int:
     return int.from_bytes(digest[:8], "big") % 2**29 + (2**30 if split == "eval" else 0)
 
 
-def _gym_rows(dataset: GymDataset, seed: int, count: int) -> Iterator[RawRow]:
-    """Distinct rows of one generator; ends after `_ATTEMPTS` times as many repetitions as rows.
+def question_split(question: str) -> Split:
+    """The split that a generated question belongs to, now and in every other run."""
+    digest = hashlib.sha256(question.encode("utf-8", "surrogatepass")).digest()
+    return "eval" if int.from_bytes(digest[:8], "big") % 5 == 0 else "train"
+
+
+def _gym_rows(dataset: GymDataset, split: Split, seed: int, count: int) -> Iterator[RawRow]:
+    """Distinct rows of one generator's split; ends after `_ATTEMPTS` times as many other items as rows.
 
     An entry whose worked solution arrives at another answer than the dataset's is left out: one of the two is wrong
     (without parentheses, basic_arithmetic's own answers ignore the order of operations).
@@ -107,7 +114,9 @@ def _gym_rows(dataset: GymDataset, seed: int, count: int) -> Iterator[RawRow]:
         if entry["answer"] is None:
             raise ValueError(f"reasoning-gym's {dataset.name} gives no reference answers: take another dataset.")
         made = make_solution(dataset.name, entry)
-        if entry["question"] in seen or (made is not None and score(made.answer, entry) < 1.0):
+        if entry["question"] in seen or question_split(entry["question"]) != split:
+            continue
+        if made is not None and score(made.answer, entry) < 1.0:
             continue
         seen.add(entry["question"])
         values = {**entry, "dataset": dataset.name, "solution": made.steps if made else None}
