@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from base_model.branches import BranchLayout, KeyValues, branch_attention
 from base_model.packing import GroupLayout
 
 NAME = "tandem_packed"
@@ -44,7 +45,8 @@ def packed_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    layout: Sequence[GroupLayout] | None = None,
+    layout: Sequence[GroupLayout] | BranchLayout | None = None,
+    memory: KeyValues | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
@@ -53,12 +55,13 @@ def packed_attention(
     """Attend within each group of the layout.
 
     Args:
-        module: the calling attention layer (unused; part of the interface).
+        module: the calling attention layer.
         query: [1, H, N, D].
         key: [1, K, N, D], with K dividing H.
         value: [1, K, N, D].
         attention_mask: always None (the layout replaces it).
-        layout: the groups, in packed order.
+        layout: the groups, in packed order; or the branches of an earlier batch.
+        memory: keeps the batch's keys and values for branches; None = nothing is kept.
         scaling: factor on the scores; None = 1 / sqrt(D).
         sliding_window: a row sees this many latest positions, itself included; None = all.
         softcap: scores are squashed to cap * tanh(score / cap) (Gemma 2); None = off.
@@ -76,6 +79,13 @@ def packed_attention(
         raise ValueError(
             "this model uses attention sinks, which packed attention does not compute; choose another model"
         )
+    if isinstance(layout, BranchLayout):
+        scale = query.shape[3] ** -0.5 if scaling is None else scaling
+        return branch_attention(
+            _layer(module), query, key, value, layout, scale=scale, window=sliding_window, softcap=softcap
+        ), None
+    if memory is not None:
+        memory.keep(_layer(module), key, value)
     sizes = [size for group in layout for size in (group.prompt, *group.responses)]
     query_parts, key_parts, value_parts = (x.split(sizes, dim=2) for x in (query, key, value))
     outputs: list[Tensor] = []
@@ -93,6 +103,11 @@ def packed_attention(
             outputs.extend(out[i : i + 1, :, :length] for i, length in enumerate(group.responses))
         at += 1 + count
     return torch.cat(outputs, 2).transpose(1, 2), None
+
+
+def _layer(module: nn.Module) -> int:
+    """The layer's number, which every decoder of transformers gives its attention."""
+    return int(module.layer_idx)
 
 
 def _stack(parts: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:

@@ -4,6 +4,7 @@ Legend: N packed tokens, T target tokens, D hidden width.
 """
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,12 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from base_model import packed_attention
+from base_model.branches import BranchBatch, BranchLayout, KeyValues
 from base_model.config import LoraSettings
 from base_model.fused_head import HeadShape, TokenLoss, head_logprobs, head_loss
 from base_model.memory import keep_freed_memory
 from base_model.packing import PackedBatch
 
 logger = logging.getLogger(__name__)
+
+OnBranches = Callable[[list[Tensor]], bool]
+"""(log-probs of each branch) -> whether the batch is worth a loss."""
 
 
 class PackedCausalLM(nn.Module):
@@ -36,16 +41,46 @@ class PackedCausalLM(nn.Module):
         """The transformers model itself, under adapters if there are any."""
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
-    def forward(self, batch: PackedBatch, token_loss: TokenLoss) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        batch: PackedBatch,
+        token_loss: TokenLoss,
+        branches: BranchBatch | None = None,
+        on_branches: OnBranches | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Loss over the batch's targets and their detached log-probs [T]; ``token_loss`` as in
         ``fused_head.head_loss``.
+
+        Where branches are given, their log-probs are known before the loss is taken: ``on_branches`` gets them, and
+        says whether the batch has a loss at all (if not, it is a constant 0).
         """
-        return head_loss(self._hidden(batch), self._head_weight(), batch.targets_T, self.shape, token_loss)
+        memory = KeyValues() if branches is not None else None
+        hidden_TD = self._hidden(batch, memory)
+        if branches is not None and memory is not None:
+            assert on_branches is not None
+            if not on_branches(self._branch_logprobs(branches, memory)):
+                return hidden_TD.new_zeros((), dtype=torch.float32), hidden_TD.new_zeros(0, dtype=torch.float32)
+        return head_loss(hidden_TD, self._head_weight(), batch.targets_T, self.shape, token_loss)
 
     @torch.no_grad()
     def logprobs(self, batch: PackedBatch) -> Tensor:
         """Log-probs [T] of the targets at the sampling temperature, without gradient."""
         return head_logprobs(self._hidden(batch), self._head_weight(), batch.targets_T, self.shape)
+
+    @torch.no_grad()
+    def branch_logprobs(self, batch: PackedBatch, branches: BranchBatch) -> list[Tensor]:
+        """Log-probs of every branch's tokens, one tensor per branch, at the sampling temperature, without gradient."""
+        memory = KeyValues()
+        self._hidden(batch, memory)
+        return self._branch_logprobs(branches, memory)
+
+    @torch.no_grad()
+    def _branch_logprobs(self, branches: BranchBatch, memory: KeyValues) -> list[Tensor]:
+        layout = BranchLayout(groups=branches.groups, memory=memory)
+        rows_M = torch.arange(len(branches.targets_M), device=branches.targets_M.device)
+        hidden_MD = self._run(branches.input_ids, branches.position_ids, rows_M, layout=layout)
+        logprobs_M = head_logprobs(hidden_MD, self._head_weight(), branches.targets_M, self.shape)
+        return list(logprobs_M.split(list(branches.lengths)))
 
     def _head_weight(self) -> Tensor:
         head = self.causal_lm.get_output_embeddings()
@@ -55,12 +90,17 @@ class PackedCausalLM(nn.Module):
             )
         return head.weight
 
-    def _hidden(self, batch: PackedBatch) -> Tensor:
-        """Final hidden states [T, D] at the rows that predict the targets."""
+    def _hidden(self, batch: PackedBatch, memory: KeyValues | None = None) -> Tensor:
+        """Final hidden states [T, D] at the rows that predict the targets; ``memory`` keeps keys and values."""
+        options = {"memory": memory} if memory is not None else {}
+        return self._run(batch.input_ids, batch.position_ids, batch.target_rows_T, layout=batch.layout, **options)
+
+    def _run(self, input_ids: Tensor, position_ids: Tensor, rows_T: Tensor, **options: Any) -> Tensor:
+        """The backbone's final hidden states at the given rows, in the head's matmul dtype."""
         backbone = getattr(self.causal_lm, self.causal_lm.base_model_prefix)
-        out = backbone(
-            input_ids=batch.input_ids, position_ids=batch.position_ids, layout=batch.layout, use_cache=False
-        ).last_hidden_state[0, batch.target_rows_T]
+        out = backbone(input_ids=input_ids, position_ids=position_ids, use_cache=False, **options).last_hidden_state[
+            0, rows_T
+        ]
         device = out.device.type
         return out.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else out
 

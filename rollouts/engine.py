@@ -250,11 +250,12 @@ class VLLMEngine:
             ValueError: Tensors are missing, unknown or of another shape; the old weights stay in use.
         """
         tensors = select_tensors(named_tensors, self._shapes, self._tied)
-        image = WeightsImage(tensors, self.config.dtype)
-        if self._image is not None:
-            self._image.close()
-        self._image, self._version = image, version
-        self._call(("load", image.path))
+        if self._image is None:
+            self._image = WeightsImage(tensors, self.config.dtype)
+        else:
+            self._image.write(tensors)
+        self._version = version
+        self._call(("load", self._image.path))
 
     def close(self) -> None:
         """Ends the worker; may be called again."""

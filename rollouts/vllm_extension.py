@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import nn
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.v1.sample.sampler import Sampler
 
 from rollouts.vllm_sampler import SeededSampler
+from rollouts.weights import MappedWeights
 
 
 class WorkerExtension:
@@ -30,9 +30,12 @@ class WorkerExtension:
         """Loads a full set of weights in the names and shapes of the checkpoint.
 
         Args:
-            path: A safetensors file. All its tensors are opened first: an error midway would leave the model broken.
+            path: An image of `rollouts.weights`. All its tensors are there before the first is loaded: an error midway
+                would leave the model broken.
         """
-        tensors = load_file(path)
+        if not hasattr(self, "_tandem_weights"):
+            self._tandem_weights = MappedWeights()
+        tensors = self._tandem_weights.read(path)
         self.reload_weights(weights_iterator=iter(tensors.items()))  # type: ignore[attr-defined]
         repack_heads(self.model_runner.get_model())
 

@@ -7,6 +7,7 @@ limit. Another process of the same user opens it as /proc/PID/fd/N.
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import struct
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Shapes = dict[str, tuple[int, ...]]
 
 _CODES = {"torch.float32": "F32", "torch.bfloat16": "BF16", "torch.float16": "F16"}
+_TYPES = {code: name.removeprefix("torch.") for name, code in _CODES.items()}
 
 
 def checkpoint_shapes(directory: Path) -> Shapes:
@@ -81,7 +83,10 @@ def _few(names: list[str]) -> str:
 
 
 class WeightsImage:
-    """One set of weights in anonymous shared memory, as safetensors in one floating-point format."""
+    """One set of weights in anonymous shared memory, as safetensors in one floating-point format.
+
+    The memory is taken once and written again at every update: fresh pages for each would cost more than the copy.
+    """
 
     def __init__(self, tensors: Mapping[str, Tensor], dtype: str) -> None:
         """Copies the tensors.
@@ -89,17 +94,23 @@ class WeightsImage:
         Args:
             tensors: Any device, any floating-point format.
             dtype: Name of the torch dtype to store, e.g. "bfloat16".
+
+        Raises:
+            OSError: The machine has not enough memory.
         """
         import torch
 
-        target = getattr(torch, dtype)
+        header = _header(tensors, getattr(torch, dtype))
+        self._views: dict[str, Tensor] = {}
+        self._map: mmap.mmap | None = None
         self._fd = os.memfd_create("tandem-weights", os.MFD_CLOEXEC)
         try:
-            with os.fdopen(os.dup(self._fd), "wb", buffering=0) as file:
-                file.write(_header(tensors, target))
-                for tensor in tensors.values():
-                    data = tensor.detach().to("cpu", target).contiguous().view(-1).view(torch.uint8).numpy()
-                    _write_all(file.fileno(), memoryview(data))
+            size = len(header) + _data_bytes(header)
+            os.posix_fallocate(self._fd, 0, size)  # refuses now, where a write could only kill the process
+            self._map = mmap.mmap(self._fd, size)
+            self._map[: len(header)] = header
+            self._views = _views(self._map)
+            self.write(tensors)
         except BaseException:
             self.close()
             raise
@@ -109,17 +120,54 @@ class WeightsImage:
         """Where another process of this user opens the image while this one lives."""
         return f"/proc/{os.getpid()}/fd/{self._fd}"
 
+    def write(self, tensors: Mapping[str, Tensor]) -> None:
+        """Replaces all values; names and shapes are those it was made with. Nobody may be reading meanwhile."""
+        for name, view in self._views.items():
+            view.copy_(tensors[name].detach())
+
     def close(self) -> None:
         """Gives the memory back; may be called again."""
+        self._views = {}
+        if self._map is not None:
+            self._map.close()
+            self._map = None
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
-def _write_all(fd: int, data: memoryview) -> None:
-    """Writes everything: one call to the system takes at most 2 GiB."""
-    while data:
-        data = data[os.write(fd, data) :]
+class MappedWeights:
+    """The reader's side: the tensors of an image, mapped once and looked at again after every update."""
+
+    def __init__(self) -> None:
+        self._file: tuple[int, int] | None = None
+        self._tensors: dict[str, Tensor] = {}
+
+    def read(self, path: str) -> dict[str, Tensor]:
+        """Tensors over the image's own memory, as it is now."""
+        with open(path, "r+b") as file:
+            stat = os.fstat(file.fileno())
+            if self._file != (stat.st_dev, stat.st_ino):
+                self._tensors = _views(mmap.mmap(file.fileno(), stat.st_size))
+                self._file = (stat.st_dev, stat.st_ino)
+        return self._tensors
+
+
+def _views(image: mmap.mmap) -> dict[str, Tensor]:
+    """The tensors of a safetensors image, without a copy."""
+    import torch
+
+    (size,) = struct.unpack("<Q", image[:8])
+    whole = torch.frombuffer(image, dtype=torch.uint8)
+    views = {}
+    for name, entry in json.loads(image[8 : 8 + size]).items():
+        start, end = (8 + size + at for at in entry["data_offsets"])
+        views[name] = whole[start:end].view(getattr(torch, _TYPES[entry["dtype"]])).view(entry["shape"])
+    return views
+
+
+def _data_bytes(header: bytes) -> int:
+    return max((entry["data_offsets"][1] for entry in json.loads(header[8:]).values()), default=0)
 
 
 def _header(tensors: Mapping[str, Tensor], dtype: object) -> bytes:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rollouts.weights import WeightsImage, checkpoint_shapes, select_tensors
+from rollouts.weights import MappedWeights, WeightsImage, checkpoint_shapes, select_tensors
 
 EXPECTED = {"embed.weight": (5, 3), "norm.weight": (3,)}
 
@@ -24,6 +24,20 @@ def test_image_is_read_by_safetensors_as_it_was_written(dtype):
     assert read.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert torch.equal(read[name], tensor.to(getattr(torch, dtype)))
+
+
+def test_the_reader_sees_an_update_in_the_memory_it_has_mapped():
+    image, reader = WeightsImage(named(), "bfloat16"), MappedWeights()
+    first = reader.read(image.path)
+    assert {name: tensor.tolist() for name, tensor in first.items()} == {n: t.tolist() for n, t in named().items()}
+    image.write({name: -tensor for name, tensor in named().items()})
+    again = reader.read(image.path)
+    assert again["embed.weight"].data_ptr() == first["embed.weight"].data_ptr()
+    assert torch.equal(again["embed.weight"], -named()["embed.weight"].bfloat16())
+    other = WeightsImage(named(), "float32")  # after a restart of the trainer's side: another file
+    image.close()
+    assert torch.equal(reader.read(other.path)["embed.weight"], named()["embed.weight"])
+    other.close()
 
 
 def test_closing_gives_the_memory_back():
