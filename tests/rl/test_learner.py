@@ -1,12 +1,14 @@
 """The learner's update against a float64 reference written from the formulas, and its invariance to how work is cut."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from base_model.branches import Branch
 from base_model.packed_lm import load_packed
 from base_model.packing import TokenGroup
 from rl.config import LearnerConfig
@@ -181,3 +183,53 @@ def test_response_spans_fit_the_budget_where_they_can() -> None:
     assert _response_spans(tokens, 30) == [slice(None)]
     assert _response_spans(tokens, 20) == [slice(0, 2), slice(2, 4)]
     assert _response_spans(tokens, 5) == [slice(0, 1), slice(1, 2), slice(2, 3), slice(3, 4)]
+
+
+BRANCHES = [
+    (Branch(response=1, keep=4, tokens=(7, 8, 9)),),
+    (),
+    (Branch(tokens=(5,)), Branch(response=2, tokens=(4, 6))),
+]
+
+
+def late_groups() -> list[TrainGroup]:
+    """Groups 0 and 2 wait for their branches; group 1 has no signal."""
+    return [
+        replace(group, branches=branches, advantages_G=() if branches else group.advantages_G)
+        for group, branches in zip(make_groups(), BRANCHES, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"micro_batch_tokens": 40}, {"micro_batch_tokens": 12}, {"updates_per_step": 3}]
+)
+def test_late_advantages_update_as_early_ones_do(model_path: Path, settings: dict) -> None:
+    """In passing, over several micro-batches, and (groups cut, several updates) from a pass of their own."""
+    early, late = make_learner(model_path, **settings), make_learner(model_path, **settings)
+    expected = dict(zip((0, 1, 2), early.branch_logprobs(late_groups()), strict=True))
+    asked: dict[int, list[list[float]]] = {}
+
+    def advantages(number: int, logprobs: list[list[float]]) -> tuple[float, ...]:
+        assert number not in asked
+        asked[number] = logprobs
+        return ADVANTAGES[number]
+
+    metrics = late.update(late_groups(), advantages)
+    assert metrics == pytest.approx(early.update(make_groups()), rel=1e-4, abs=1e-6)
+    for name, weight in weights_of(late).items():
+        torch.testing.assert_close(weight, weights_of(early)[name], atol=2e-5, rtol=1e-4)
+    assert asked.keys() == {0, 2}
+    for number, logprobs in asked.items():
+        assert [len(own) for own in logprobs] == [len(branch.tokens) for branch in BRANCHES[number]]
+        for own, other in zip(logprobs, expected[number], strict=True):
+            assert own == pytest.approx(other, abs=1e-5)
+
+
+def test_late_advantages_of_zero_train_nothing(model_path: Path) -> None:
+    learner = make_learner(model_path)
+    before = weights_of(learner)
+    metrics = learner.update(late_groups(), lambda number, _: (0.0,) * len(ADVANTAGES[number]))
+    assert metrics["loss"] == 0.0
+    assert "grad_norm" not in metrics
+    for name, weight in weights_of(learner).items():
+        assert torch.equal(weight, before[name])
