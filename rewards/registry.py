@@ -27,6 +27,7 @@ BUILTIN = {
     "length": "rewards.length",
     "math": "rewards.math",
     "normalised": "rewards.normalised",
+    "probability": "rewards.probability",
     "repetition": "rewards.repetition",
 }
 """Built-in rewards and their modules, imported when named: `import rewards` stays light."""

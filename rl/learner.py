@@ -316,7 +316,8 @@ def _kept_tokens(group: TrainGroup) -> TokenGroup:
     """The group with its responses cut to what the branches need of them."""
     needed = [0] * len(group.tokens.responses)
     for branch in group.branches:
-        needed[branch.response] = max(needed[branch.response], branch.keep)
+        if branch.keep:
+            needed[branch.response] = max(needed[branch.response], branch.keep)
     return replace(group.tokens, responses=[r[:n] for r, n in zip(group.tokens.responses, needed, strict=True)])
 
 
