@@ -110,7 +110,8 @@ class Worker:
     ) -> list[Any]:
         """Steps the engine until every prompt is answered; outputs in the order of the prompts.
 
-        `on_output(index, output)` gets each as it comes. The prefix cache is emptied first: what an earlier call left there must not change the numbers of this one.
+        `on_output(index, output)` gets each as it comes. The prefix cache is emptied first: what an earlier call left
+        there must not change the numbers of this one.
         """
         self._reset_prefix_cache()
         self._calls += 1
