@@ -99,10 +99,16 @@ def audit(
         RewardError: the reward cannot be found, or asks for a column that the cases lack.
     """
     from rewards import RewardError, build
+    from rewards.registry import POLICY_FIELDS
     from rewards.sandbox import shared
 
     columns = set.intersection(*(set(row) for row in rows))
     rewards = build([{"name": name, "args": args}], columns=columns, base_dir=Path.cwd())
+    if rewards.deferred and columns.isdisjoint(POLICY_FIELDS):
+        raise RewardError(
+            f"reward {name!r} asks for what only the policy can give: give the cases the column that it names "
+            f"({' or '.join(POLICY_FIELDS)}), or watch it in a run."
+        )
     if rewards.is_verifier:
         shared().start()  # a worker's start is not part of the first answer's time
     before = shared().counts.copy()

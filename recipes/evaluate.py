@@ -53,6 +53,7 @@ def main(config: EvaluateConfig, base_dir: Path | None = None) -> None:
         rows = load_rows(config.task, "eval")
         checkpoint = resolve_model(config.model)
         out = config.out or run_of(checkpoint)
+        reward_set.save_failures_in(out)
         say(f"evaluating {checkpoint} on {len(rows[: config.evaluation.rows or None])} held-out rows in both modes")
         with VLLMEngine(checkpoint, config.engine, log_path=None) as engine, StepBar("evaluate", 1) as bar:
             summary, records = evaluate_policy(

@@ -63,13 +63,17 @@ def evaluate_policy(
     Raises:
         ValueError: ``config.metric`` is none of the rewards, or ``k`` exceeds ``samples``.
     """
+    from rl.environment import reward_sample
+    from rl.scoring import StreamedScoring
+
     check_evaluation(config, rewards.names)
     rows = rows[: config.rows or None]
     pairs = [(mode, row) for mode in (modes.short, modes.long) for row in rows]
     requests = [request for mode, row in pairs for request in _requests(tokenizer, row, mode, config)]
-    flat = engine.generate(requests, on_progress)
-    groups = [flat[at : at + config.samples] for at in range(0, len(flat), config.samples)]
-    scores = rewards.score([[_sample(row, r) for r in g] for (_, row), g in zip(pairs, groups, strict=True)])
+    with StreamedScoring(rewards, config.samples, lambda number, r: reward_sample(pairs[number][1], r)) as scoring:
+        flat = engine.generate(requests, on_progress, scoring.on_result)
+        scored = scoring.finish(flat)
+    groups, scores = [rollouts for rollouts, _ in scored], [group_scores for _, group_scores in scored]
     summary = {}
     for mode in (modes.short, modes.long):
         chosen = [i for i, (m, _) in enumerate(pairs) if m is mode]
@@ -93,19 +97,26 @@ def check_evaluation(config: EvaluationConfig, names: Sequence[str]) -> None:
 def summarise(
     groups: Sequence[Sequence[Rollout]], scores: Sequence[Sequence[Score]], config: EvaluationConfig
 ) -> dict[str, Any]:
-    """One mode's figures: accuracy with its 95 % interval, pass@k, mean length, truncation and format."""
-    right_NK = [[_reaches(s, config.metric, 0.5) for s in row] for row in scores]
-    formats = [_reaches(s, config.format_metric, 0.5) for s in _flat(scores) if config.format_metric in s.breakdown]
+    """One mode's figures: accuracy with its 95 % interval, pass@k, mean length, truncation and format.
+
+    A response for which the deciding reward is missing is neither right nor wrong: it is left out, and counted in
+    ``missing``.
+    """
+    judged = [[s for s in row if config.metric not in s.missing] for row in scores]
+    right_NK = [[_reaches(s, config.metric, 0.5) for s in row] for row in judged if row]
+    well_formed = [s for s in _flat(scores) if config.format_metric in s.breakdown.keys() - {*s.missing}]
+    formats = [_reaches(s, config.format_metric, 0.5) for s in well_formed]
     rollouts = _flat(groups)
     accuracy, low, high = accuracy_interval(right_NK, seed=config.seed)
     return {
-        "n": len(groups),
+        "n": len(right_NK),
+        "missing": 1 - _share(_flat(judged), _flat(scores)),
         "samples": config.samples,
         "accuracy": accuracy,
         "ci_low": low,
         "ci_high": high,
         "k": config.k,
-        "pass_at_k": _mean([pass_at_k(len(row), sum(row), config.k) for row in right_NK]),
+        "pass_at_k": _mean([pass_at_k(len(row), sum(row), config.k) for row in right_NK if len(row) >= config.k]),
         "response_tokens": _mean([len(r.response_ids) for r in rollouts]),
         "truncated": _mean([r.status is Status.TRUNCATED for r in rollouts]),
         "format": _mean(formats) if formats else None,
@@ -160,12 +171,6 @@ def _requests(tokenizer: Any, row: Row, mode: Mode, config: EvaluationConfig) ->
     ]
 
 
-def _sample(row: Row, rollout: Rollout) -> dict[str, Any]:
-    from rl.environment import reward_sample
-
-    return reward_sample(row, rollout)
-
-
 def _records(
     pairs: Sequence[tuple[Mode, Row]], groups: Sequence[Sequence[Rollout]], scores: Sequence[Sequence[Score]]
 ) -> list[dict[str, Any]]:
@@ -185,6 +190,10 @@ def _reaches(score: Score, name: str, bar: float) -> bool:
 
 def _flat(nested: Sequence[Sequence[Any]]) -> list[Any]:
     return [item for inner in nested for item in inner]
+
+
+def _share(part: Sequence[Any], whole: Sequence[Any]) -> float:
+    return len(part) / len(whole) if whole else 1.0
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -41,6 +41,14 @@ MAY_CHANGE = {
     "trainer.keep_last",
     "engine.timeout_s",
     "engine.max_restarts",
+    "rewards.N.timeout_s",
+    "rewards.N.retries",
+    "rewards.N.retry_wait_s",
+    "rewards.N.concurrency",
+    "rewards.N.on_error",
+    "rewards.N.max_missing",
+    "rewards.N.isolate",
+    "rewards.N.memory_mb",
 }
 """Keys that a resumed run may give anew: none of them changes what a completed step was."""
 
@@ -126,6 +134,7 @@ def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:
         with RunDirectory.create(
             config.run, dumped, resume=config.resume, overwrite=config.overwrite, may_change=MAY_CHANGE
         ) as run:
+            reward_set.save_failures_in(run.path)
             _run(config, run, model_path, reward_set, rows, eval_rows)
 
 

@@ -238,13 +238,14 @@ def _length(runs: Sequence[Run]) -> Figure | None:
 
 
 def reward_names(runs: Sequence[Run]) -> list[str]:
-    """Names of the rewards in the metrics, without totals and without the split by mode."""
+    """Names of the rewards in the metrics, without totals, shares of missing ones and the split by mode."""
     names: dict[str, None] = {}
     for run in runs:
         for record in run.metrics:
             for key in record:
                 name = key.removeprefix("reward/")
-                if name != key and name != "total" and not name.startswith(("short/", "long/")):
+                split = name.startswith(("short/", "long/"))
+                if name != key and name != "total" and not split and not name.endswith("/missing"):
                     names[name] = None
     return list(names)
 

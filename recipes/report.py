@@ -165,7 +165,8 @@ def training_examples(rollouts: Sequence[Mapping[str, Any]], metric: str | None)
     """From the last training step, in each mode the group whose rewards differ most: best and worst response."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for rollout in rollouts:
-        groups.setdefault((str(rollout.get("mode")), str(rollout.get("row"))), []).append(rollout)
+        if number(rollout, "total") is not None:  # of the others a reward is missing
+            groups.setdefault((str(rollout.get("mode")), str(rollout.get("row"))), []).append(rollout)
     best: dict[str, list[Mapping[str, Any]]] = {}
     for (mode, _), group in groups.items():
         group.sort(key=_total)

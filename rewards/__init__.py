@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from rewards.registry import Reward, RewardError, group_reward, reward
 
 if TYPE_CHECKING:
-    from rewards.reward_set import RewardSet, Score, build
+    from rewards.outcome import Outcome, Score
+    from rewards.reward_set import RewardSet, build
     from rewards.spec import RewardSpec
 
-__all__ = ["Reward", "RewardError", "RewardSet", "RewardSpec", "Score", "build", "group_reward", "reward"]
+__all__ = ["Outcome", "Reward", "RewardError", "RewardSet", "RewardSpec", "Score", "build", "group_reward", "reward"]
 
-_LAZY = {"RewardSpec": "rewards.spec", "RewardSet": "rewards.reward_set"}
-_LAZY |= {"Score": "rewards.reward_set", "build": "rewards.reward_set"}
+_LAZY = {"RewardSpec": "rewards.spec", "Outcome": "rewards.outcome", "Score": "rewards.outcome"}
+_LAZY |= {"RewardSet": "rewards.reward_set", "build": "rewards.reward_set"}
 
 
 def __getattr__(name: str) -> Any:

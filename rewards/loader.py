@@ -49,6 +49,24 @@ def load(name: str, args: Mapping[str, Any], base_dir: Path | None = None) -> tu
     return _as_reward(target, name, args)
 
 
+def loadable_name(name: str, found: Reward) -> str:
+    """Return a name under which another process finds the same reward.
+
+    Raises:
+        RewardError: it was registered by a module that another process cannot import, such as `__main__`.
+    """
+    points = {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
+    if ":" in name or name in BUILTIN or name in points:
+        return name
+    module, attribute = found.function.__module__, getattr(found.function, "__qualname__", "")
+    if module == "__main__" or importlib.util.find_spec(module.partition(".")[0]) is None or "<" in attribute:
+        raise RewardError(
+            f"reward {name!r} (at {found.place}) cannot be found by the process that isolates it. "
+            "Name it `path/file.py:function` or `package.module:function`."
+        )
+    return f"{module}:{attribute}"
+
+
 def known_names() -> list[str]:
     """Return every name that can be given without a path."""
     return sorted({*BUILTIN, *REGISTRY, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})

@@ -18,6 +18,10 @@ RESPONSE_FIELDS = ("prompt", "response", "thinking", "answer", "reference", "mod
 SCORES_FIELD = "scores"
 """A group reward with an argument of this name gets, per response, what the per-response rewards gave (a mapping)."""
 
+POLICY_FIELDS = ("reference_probs", "baseline_probs")
+"""What only the policy can give, later than the rest: its probability of each token of the reference after this
+response's reasoning, and without any reasoning (a list of floats, one float for their mean, or None)."""
+
 
 BUILTIN = {
     "accuracy": "rewards.accuracy",

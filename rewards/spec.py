@@ -1,12 +1,12 @@
 """One reward of a run, as the YAML names it."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class RewardSpec(BaseModel):
-    """One reward of the composite: a plain name, or `{name, weight, args, label}`."""
+    """One reward of the composite: a plain name, or a mapping with `name` and what else is to be said."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -18,6 +18,22 @@ class RewardSpec(BaseModel):
     """Constants passed to the function's keyword arguments."""
     label: str | None = None
     """Name in metrics, rollouts and report; None takes the reward's own. Needed to use one reward twice."""
+    timeout_s: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Longest time of one call, in seconds; null = no limit."""
+    retries: int = Field(0, ge=0)
+    """Times that a failed call is made again."""
+    retry_wait_s: float = Field(1.0, ge=0, allow_inf_nan=False)
+    """Seconds before the first repetition; doubled for each further one, up to a minute."""
+    concurrency: int | None = Field(None, ge=1)
+    """Calls under way at the same time; null = 64 if async, twice the cores if parallel, 1 if isolated."""
+    on_error: Literal["stop", "missing"] = "stop"
+    """What a call that failed for good does: stop the run, or leave this response without a score."""
+    max_missing: float = Field(0.1, ge=0, le=1)
+    """Largest share of a batch's responses that may be left without a score before the run stops after all."""
+    isolate: bool = False
+    """Run in a worker process that can be killed, with a memory limit."""
+    memory_mb: int = Field(1024, ge=16)
+    """Memory that the calls in an isolated process may add to what it has when it is ready, in MiB."""
 
     @model_validator(mode="before")
     @classmethod

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rewards import RewardSet, Score
+from rl.scoring import StreamedScoring
 from rollouts.modes import Mode, ModeSampler
 from rollouts.prompts import render_prompt
 from rollouts.records import Request, Rollout, Sampling, Status, request_seed
@@ -60,6 +61,8 @@ class ScoredGroup:
     slot: PromptSlot
     rollouts: Sequence[Rollout]
     scores: Sequence[Score]
+    left_out: Sequence[tuple[Rollout, Score]] = ()
+    """Responses for which a reward that counts is missing: they neither train nor move the baseline."""
 
     @property
     def mode(self) -> str:
@@ -121,25 +124,23 @@ class Environment:
             for sample in range(count or self.group_size)
         ]
 
-    def score(self, slots: Sequence[PromptSlot], groups: Sequence[Sequence[Rollout]]) -> list[ScoredGroup]:
-        """Score every group; responses the engine could not produce are left out of theirs."""
-        kept = [[r for r in group if r.status is not Status.FAILED] for group in groups]
-        scores = self.rewards.score([[self._sample(slot, r) for r in g] for slot, g in zip(slots, kept, strict=True)])
-        return [
-            ScoredGroup(slot=slot, rollouts=rollouts, scores=group_scores)
-            for slot, rollouts, group_scores in zip(slots, kept, scores, strict=True)
-        ]
+    def scoring(self, slots: Sequence[PromptSlot]) -> StreamedScoring:
+        """Scores the slots' groups, as they are generated; responses the engine could not produce are left out."""
+        return StreamedScoring(
+            self.rewards,
+            self.group_size,
+            lambda number, rollout: self._sample(slots[number], rollout),
+            keep=lambda rollout: rollout.status is not Status.FAILED,
+        )
 
     def record(self, step: int, group: ScoredGroup, advantages_G: Sequence[float]) -> list[dict[str, Any]]:
         """The group's lines of ``rollouts.jsonl``."""
         row = self._row(group.slot)
+        trained = [*zip(group.rollouts, group.scores, advantages_G, strict=True)]
+        left_out = [(rollout, score, None) for rollout, score in group.left_out]
         return [
-            {
-                **rollout_record(row, rollout, score),
-                "step": step,
-                "advantage": advantage,
-            }
-            for rollout, score, advantage in zip(group.rollouts, group.scores, advantages_G, strict=True)
+            {**rollout_record(row, rollout, score), "step": step, "advantage": advantage}
+            for rollout, score, advantage in (*trained, *left_out)
         ]
 
     def _row(self, slot: PromptSlot) -> Row:
@@ -164,8 +165,26 @@ def reward_sample(row: Row, rollout: Rollout) -> dict[str, Any]:
     }
 
 
+def scored_group(slot: PromptSlot, rollouts: Sequence[Rollout], scores: Sequence[Score]) -> ScoredGroup:
+    """A group without the responses whose total is not known."""
+    pairs = list(zip(rollouts, scores, strict=True))
+    return ScoredGroup(
+        slot=slot,
+        rollouts=[rollout for rollout, score in pairs if score.complete],
+        scores=[score for score in scores if score.complete],
+        left_out=[(rollout, score) for rollout, score in pairs if not score.complete],
+    )
+
+
 def rollout_record(row: Row, rollout: Rollout, score: Score) -> dict[str, Any]:
-    """One line of ``rollouts.jsonl`` or of an evaluation's samples, without step and advantage."""
+    """One line of ``rollouts.jsonl`` or of an evaluation's samples, without step and advantage; a total that is not
+    known is None.
+    """
+    beside: dict[str, Any] = {}
+    if score.info:
+        beside["reward_info"] = dict(score.info)
+    if score.missing:
+        beside["missing"] = list(score.missing)
     return {
         "row": rollout.row,
         "sample": rollout.sample,
@@ -179,7 +198,8 @@ def rollout_record(row: Row, rollout: Rollout, score: Score) -> dict[str, Any]:
         "response_tokens": len(rollout.response_ids),
         "prompt_tokens": len(rollout.prompt_ids),
         "rewards": dict(score.breakdown),
-        "total": score.total,
+        "total": score.total if score.complete else None,
+        **beside,
     }
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import weakref
 from collections.abc import Collection, Mapping, Sequence
@@ -32,6 +33,7 @@ from rl.provenance import provenance
 CONFIG = "config.yaml"
 PROVENANCE = "provenance.json"
 LOCK = ".lock"
+_NUMBER = re.compile(r"\.\d+\.")
 
 MAY_CHANGE = frozenset({"steps", "save_every", "keep_last", "log_every", "evaluate_every"})
 """Dotted configuration keys that may differ when a run is resumed, unless the caller names others."""
@@ -64,7 +66,8 @@ class RunDirectory:
             config: The resolved configuration, of JSON-able values (`model_dump(mode="json")`).
             resume: Continue: the run must exist and have the same configuration.
             overwrite: Delete the run that is there first.
-            may_change: Dotted keys whose values may differ on `resume`; the new values are then written down.
+            may_change: Dotted keys whose values may differ on `resume`, `N` standing for a place in a list; the new
+                values are then written down.
 
         Raises:
             ValueError: The directory is in use, holds a run (without `resume` or `overwrite`), holds something else, or
@@ -176,7 +179,7 @@ def _prepare(path: Path, config: dict[str, Any], *, resume: bool, overwrite: boo
 
 def _continue(path: Path, config: dict[str, Any], may_change: Collection[str]) -> None:
     differences = config_differences(read_config(path), config)
-    refused = {key: values for key, values in differences.items() if key not in may_change}
+    refused = {key: values for key, values in differences.items() if _NUMBER.sub(".N.", key) not in may_change}
     if refused:
         listed = "; ".join(f"{key} was {old!r} and is now {new!r}" for key, (old, new) in refused.items())
         raise ValueError(
@@ -230,6 +233,8 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
 def _leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     leaves: dict[str, Any] = {}
     for key, value in config.items():
+        if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            value = {str(place): item for place, item in enumerate(value)}
         if isinstance(value, Mapping) and value:
             leaves |= _leaves(value, f"{prefix}{key}.")
         else:

@@ -27,7 +27,7 @@ from base_model.packing import TokenGroup
 from rl.advantages import batch_advantages, reward_std
 from rl.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from rl.config import TrainerConfig
-from rl.environment import Environment, PromptSlot, ScoredGroup
+from rl.environment import Environment, PromptSlot, ScoredGroup, scored_group
 from rl.filtering import StdFilter
 from rl.interrupt import InterruptGuard
 from rl.learner import Learner, TrainGroup
@@ -36,7 +36,7 @@ from rl.metrics import Max, Mean, Metrics, Sum, merge, to_floats
 from rl.run_directory import RunDirectory
 from rl.timing import PhaseTimer, peak_memory_gib
 from rollouts.engine import Engine
-from rollouts.records import Rollout, Status
+from rollouts.records import Status
 
 Progress = Callable[[int, int, str], None]
 """(done, total, what) within a step, for a progress bar."""
@@ -175,7 +175,7 @@ class Trainer:
         self._count_tokens(generated, accepted, train_groups)
         metrics = {
             "step": float(step),
-            **step_metrics(generated),
+            **step_metrics(generated, self.environment.rewards.may_miss),
             **learned,
             "groups/generated": float(len(generated)),
             "groups/trained": float(sum(g.has_signal for g in train_groups)),
@@ -220,16 +220,19 @@ class Trainer:
         return [PromptSlot(mode=slot.mode, position=start + i) for i, slot in enumerate(slots)]
 
     def _rollout(self, step: int, slots: Sequence[PromptSlot], timer: PhaseTimer) -> list[ScoredGroup]:
-        with timer.phase("generate"):
-            requests = [request for slot in slots for request in self.environment.requests(step, slot)]
-            flat = self.engine.generate(
-                requests, on_progress=lambda done, total: self._progress(done, total, "generate")
-            )
-        size = self.environment.group_size
-        groups: list[list[Rollout]] = [list(flat[at : at + size]) for at in range(0, len(flat), size)]
-        with timer.phase("reward"):
-            self._progress(0, 1, "reward")
-            return self.environment.score(slots, groups)
+        """Generate and score; rewards that run in the background start while other groups are still generated."""
+        with self.environment.scoring(slots) as scoring:
+            with timer.phase("generate"):
+                requests = [request for slot in slots for request in self.environment.requests(step, slot)]
+                rollouts = self.engine.generate(
+                    requests,
+                    on_progress=lambda done, total: self._progress(done, total, "generate"),
+                    on_result=scoring.on_result,
+                )
+            with timer.phase("reward"):
+                self._progress(0, 1, "reward")
+                groups = scoring.finish(rollouts)
+        return [scored_group(slot, *group) for slot, group in zip(slots, groups, strict=True)]
 
     def _push_weights(self, version: int | None = None) -> None:
         self.engine.load_weights(self.learner.weights().items(), self.state.step if version is None else version)
@@ -239,12 +242,12 @@ class Trainer:
     ) -> None:
         trained_ids = {id(g) for g, t in zip(accepted, trained, strict=True) if t.has_signal}
         for group in generated:
-            lengths = [len(r.response_ids) for r in group.rollouts]
+            rollouts = [*group.rollouts, *(rollout for rollout, _ in group.left_out)]
             self.state.ledger.add_group(
                 group.mode,
-                prompt_tokens=len(group.rollouts[0].prompt_ids) if group.rollouts else 0,
-                generated_lengths=lengths,
-                trained_lengths=lengths if id(group) in trained_ids else [],
+                prompt_tokens=len(rollouts[0].prompt_ids) if rollouts else 0,
+                generated_lengths=[len(r.response_ids) for r in rollouts],
+                trained_lengths=[len(r.response_ids) for r in group.rollouts] if id(group) in trained_ids else [],
             )
 
     def _write(
@@ -262,29 +265,33 @@ class Trainer:
             )
 
 
-def step_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
+def step_metrics(groups: Sequence[ScoredGroup], may_miss: Sequence[str] = ()) -> dict[str, float]:
     """Means over every generated response, in all and by mode: rewards, length, truncation, entropy estimate.
 
     ``entropy/<mode>`` is the mean of -log p over sampled tokens, an unbiased estimate of the policy's entropy per
-    token.
+    token. ``reward/<name>/missing`` is the share of responses without a score, for the rewards of ``may_miss``.
     """
-    return to_floats(merge(*(_group_metrics(group) for group in groups)))
+    return to_floats(merge(*(_group_metrics(group, may_miss) for group in groups)))
 
 
-def _group_metrics(group: ScoredGroup) -> Metrics:
+def _group_metrics(group: ScoredGroup, may_miss: Sequence[str]) -> Metrics:
     mode = group.mode
+    rollouts = [*group.rollouts, *(rollout for rollout, _ in group.left_out)]
+    scores = [*group.scores, *(score for _, score in group.left_out)]
     metrics: Metrics = {
         "reward/total": Mean.of(group.rewards_G),
         f"reward/{mode}/total": Mean.of(group.rewards_G),
-        f"response_tokens/{mode}": Mean.of(len(r.response_ids) for r in group.rollouts),
-        f"truncated/{mode}": Mean.of(r.status is Status.TRUNCATED for r in group.rollouts),
-        f"entropy/{mode}": Mean.of(-p for r in group.rollouts for p in r.logprobs),
+        f"response_tokens/{mode}": Mean.of(len(r.response_ids) for r in rollouts),
+        f"truncated/{mode}": Mean.of(r.status is Status.TRUNCATED for r in rollouts),
+        f"entropy/{mode}": Mean.of(-p for r in rollouts for p in r.logprobs),
         f"groups/{mode}": Sum(1.0),
-        "rollouts/max_tokens": Max(max((float(len(r.response_ids)) for r in group.rollouts), default=-math.inf)),
+        "rollouts/max_tokens": Max(max((float(len(r.response_ids)) for r in rollouts), default=-math.inf)),
     }
-    for name in sorted({name for score in group.scores for name in score.breakdown}):
-        values = [score.breakdown[name] for score in group.scores if score.breakdown.get(name) is not None]
+    for name in sorted({name for score in scores for name in score.breakdown}):
+        values = [score.breakdown[name] for score in scores if score.breakdown.get(name) is not None]
         metrics[f"reward/{name}"] = metrics[f"reward/{mode}/{name}"] = Mean.of(v for v in values if v is not None)
+    for name in may_miss:
+        metrics[f"reward/{name}/missing"] = Mean.of(name in score.missing for score in scores)
     return metrics
 
 

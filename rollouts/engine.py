@@ -2,7 +2,7 @@
 
     trainer's process                                   worker's process (rollouts.worker)
     VLLMEngine.generate(requests) --WireRequest-->      vLLM: steps until all are answered
-                                  <--progress, result-- ids and log-probs of each
+                                  <--progress, result-- ids and log-probs of each, as they finish if asked for
     VLLMEngine.load_weights       --path of the image-> reload, pack the LM head, empty the prefix cache
 
 The same requests with the same weights give the same tokens and log-probabilities, bit for bit on CPU, in a fresh
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
+OnResult = Callable[[int, Rollout], None]
+"""(index of the request, its rollout), as soon as it is finished; in the order of finishing, each index once."""
 
 
 class Engine(Protocol):
@@ -46,8 +48,15 @@ class Engine(Protocol):
         """Version of the weights in use; 0 = those that the engine was started from."""
         ...
 
-    def generate(self, requests: Sequence[Request], on_progress: Progress | None = None) -> list[Rollout]:
-        """One rollout per request, in the same order; `on_progress(done, total)` at least every second or so."""
+    def generate(
+        self,
+        requests: Sequence[Request],
+        on_progress: Progress | None = None,
+        on_result: OnResult | None = None,
+    ) -> list[Rollout]:
+        """One rollout per request, in the same order; `on_progress(done, total)` at least every second or so;
+        `on_result(index, rollout)` as each is finished.
+        """
         ...
 
     def score(
@@ -199,10 +208,16 @@ class VLLMEngine:
         _ = self.tokenizer  # read while the worker starts
         self._call(("ping",))
 
-    def generate(self, requests: Sequence[Request], on_progress: Progress | None = None) -> list[Rollout]:
+    def generate(
+        self,
+        requests: Sequence[Request],
+        on_progress: Progress | None = None,
+        on_result: OnResult | None = None,
+    ) -> list[Rollout]:
         """One rollout per request, in the same order.
 
-        The budget of a response is its mode's, or what the context leaves after the prompt.
+        The budget of a response is its mode's, or what the context leaves after the prompt. What `on_result` raises
+        ends the call.
 
         Raises:
             ValueError: A prompt leaves no room for a response.
@@ -211,8 +226,18 @@ class VLLMEngine:
         wire = [self._wire(request) for request in requests]
         if not wire:
             return []
-        results = self._call(("generate", wire), on_progress)
-        return [self._rollout(request, result) for request, result in zip(requests, results, strict=True)]
+        if on_result is None:
+            results = self._call(("generate", wire), on_progress)
+            return [self._rollout(request, result) for request, result in zip(requests, results, strict=True)]
+        rollouts: dict[int, Rollout] = {}
+
+        def take(index: int, result: WireResult) -> None:
+            if index not in rollouts:  # a worker that replaces a dead one sends everything again, with the same numbers
+                rollouts[index] = self._rollout(requests[index], result)
+                on_result(index, rollouts[index])
+
+        self._call(("generate", wire, True), on_progress, take)
+        return [rollouts[index] for index in range(len(requests))]
 
     def score(
         self,
@@ -336,13 +361,18 @@ class VLLMEngine:
 
     # -- the worker ----------------------------------------------------------------------------------------------------
 
-    def _call(self, message: tuple[Any, ...], on_progress: Progress | None = None) -> Any:
+    def _call(
+        self,
+        message: tuple[Any, ...],
+        on_progress: Progress | None = None,
+        on_part: Callable[[int, WireResult], None] | None = None,
+    ) -> Any:
         """Answer of a worker that has the current weights; a worker that dies meanwhile is replaced."""
         for attempt in range(self.config.max_restarts + 1):
             try:
                 worker = self._ready_worker()
                 worker.send(message)
-                return worker.receive(self.config.timeout_s, on_progress)
+                return worker.receive(self.config.timeout_s, on_progress, on_part)
             except WorkerDiedError as error:
                 self._discard()
                 if attempt == self.config.max_restarts:

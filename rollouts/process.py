@@ -64,12 +64,18 @@ class WorkerProcess:
         except (BrokenPipeError, ConnectionResetError) as error:
             raise self._died() from error
 
-    def receive(self, timeout_s: float, on_progress: Callable[[int, int], None] | None = None) -> Any:
+    def receive(
+        self,
+        timeout_s: float,
+        on_progress: Callable[[int, int], None] | None = None,
+        on_part: Callable[[int, Any], None] | None = None,
+    ) -> Any:
         """Waits for the answer to a message.
 
         Args:
-            timeout_s: Longest silence, in seconds; progress messages end a silence.
+            timeout_s: Longest silence, in seconds; progress and parts of the answer end a silence.
             on_progress: Called with (done, total) at each progress message.
+            on_part: Called with (index, part) at each part of the answer that is sent ahead.
 
         Raises:
             WorkerDiedError: The process ended, or was silent for too long (and has been killed).
@@ -84,6 +90,9 @@ class WorkerProcess:
             if kind == "progress":
                 if on_progress is not None:
                     on_progress(content[0], content[1])
+            elif kind == "part":
+                if on_part is not None:
+                    on_part(content[0], content[1])
             elif kind == "error":
                 raise EngineError(f"the vLLM worker failed with {content[0]}{self._where()}")
             else:

@@ -6,7 +6,9 @@ that parent can talk to this process. Messages are answered one at a time, in or
 
     consumes                                   produces
     ("generate", [WireRequest])                ("progress", done, total) twice a second, then ("result", [WireResult])
-    ("score", [(ids, first)])                  the same, then ("result", [[log-probs of ids[first:]]])
+    ("generate", [WireRequest], True)          ("part", index, WireResult) as each finishes, ("progress", ...), then
+                                               ("result", None)
+    ("score", [(ids, first)])                  progress, then ("result", [[log-probs of ids[first:]]])
     ("load", path)                             ("result", None)
     ("ping",)                                  ("result", None)
     ("close",)                                 nothing: exits in order
@@ -26,7 +28,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -62,9 +64,13 @@ class Worker:
                 return self._put_away()
             self._connection.send(("result", getattr(self, f"_on_{name}")(*arguments)))
 
-    def _on_generate(self, requests: list[WireRequest]) -> list[WireResult]:
+    def _on_generate(self, requests: list[WireRequest], stream: bool = False) -> list[WireResult] | None:
         params = [_sampling_params(request) for request in requests]
-        return [_result(output) for output in self._run([r.prompt_ids for r in requests], params)]
+        prompts = [request.prompt_ids for request in requests]
+        if not stream:
+            return [_result(output) for output in self._run(prompts, params)]
+        self._run(prompts, params, lambda index, output: self._connection.send(("part", index, _result(output))))
+        return None
 
     def _on_score(self, texts: list[tuple[tuple[int, ...], int]]) -> list[list[float]]:
         from vllm import SamplingParams
@@ -96,10 +102,16 @@ class Worker:
         if not self._engine.reset_prefix_cache():
             raise RuntimeError("vLLM did not reset its prefix cache, so old keys and values could be used")
 
-    def _run(self, prompts: list[tuple[int, ...]], params: list[Any]) -> list[Any]:
+    def _run(
+        self,
+        prompts: list[tuple[int, ...]],
+        params: list[Any],
+        on_output: Callable[[int, Any], None] = lambda _index, _output: None,
+    ) -> list[Any]:
         """Steps the engine until every prompt is answered; outputs in the order of the prompts.
 
-        The prefix cache is emptied first: what an earlier call left there must not change the numbers of this one.
+        `on_output(index, output)` gets each as it comes. The prefix cache is emptied first: what an earlier call left
+        there must not change the numbers of this one.
         """
         self._reset_prefix_cache()
         self._calls += 1
@@ -110,7 +122,9 @@ class Worker:
             self._engine.add_request(name, {"prompt_token_ids": list(prompts[index])}, params[index])
         outputs: list[Any] = [None] * len(prompts)
         for output in self._steps(len(prompts)):
-            outputs[int(output.request_id.split("-")[1])] = output
+            index = int(output.request_id.split("-")[1])
+            outputs[index] = output
+            on_output(index, output)
         return outputs
 
     def _steps(self, total: int) -> Iterator[Any]:

@@ -126,10 +126,10 @@ class _Noting:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def generate(self, requests: Sequence[Request], on_progress: Any = None) -> Any:
+    def generate(self, requests: Sequence[Request], on_progress: Any = None, on_result: Any = None) -> Any:
         """As in ``VLLMEngine``."""
         self._session.tokens.asked([request.prompt_ids for request in requests])
-        return self._engine.generate(requests, on_progress)
+        return self._engine.generate(requests, on_progress, on_result)
 
 
 def _count(session: Session, batch: PackedBatch) -> None:

@@ -98,7 +98,7 @@ def _limit_silence(engine: VLLMEngine, first_s: float, then_s: float) -> None:
     """Allows the present worker a short silence, and the ones after it time to start."""
     receive = engine._worker.receive
     engine.config = engine.config.model_copy(update={"timeout_s": then_s})
-    engine._worker.receive = lambda timeout_s, on_progress=None: receive(first_s, on_progress)
+    engine._worker.receive = lambda timeout_s, *callbacks: receive(first_s, *callbacks)
 
 
 def test_interrupted_call_leaves_the_engine_usable(victim, undisturbed):

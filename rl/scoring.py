@@ -1,0 +1,87 @@
+"""Scoring whole groups as soon as they are generated, while the rest still is.
+
+    engine.generate(requests, on_result=scoring.on_result)    a group whose last response is there goes to the rewards
+    scoring.finish(rollouts)                                  the others follow; scores in the order of the groups
+
+The scores are those of scoring everything at the end: each call of a reward sees its own group alone.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from rewards import RewardSet, Score
+from rollouts.records import Rollout
+
+
+class StreamedScoring:
+    """One batch of groups of `group_size` responses each, in the order of the requests; a context manager.
+
+    G = responses of a group.
+    """
+
+    def __init__(
+        self,
+        rewards: RewardSet,
+        group_size: int,
+        sample: Callable[[int, Rollout], Mapping[str, Any]],
+        keep: Callable[[Rollout], bool] = lambda _rollout: True,
+    ) -> None:
+        """Args:
+        rewards: what scores.
+        group_size: responses per group (G).
+        sample: makes what rewards see of a response, from the group's number and the rollout.
+        keep: says whether a response is scored at all.
+        """
+        self._rewards = rewards
+        self._size = group_size
+        self._sample = sample
+        self._keep = keep
+        self._batch = rewards.begin()
+        self._arrived: dict[int, dict[int, Rollout]] = {}
+        self._groups: dict[int, list[Rollout]] = {}
+
+    @property
+    def on_result(self) -> Callable[[int, Rollout], None] | None:
+        """What `Engine.generate` is to call; None when no reward would start before the end anyway."""
+        return self._take if self._rewards.overlaps else None
+
+    def finish(self, rollouts: Sequence[Rollout]) -> list[tuple[list[Rollout], list[Score]]]:
+        """The scored responses of each group with their scores, waiting for what is still under way.
+
+        Args:
+            rollouts: All responses, in the order of the requests.
+
+        Raises:
+            RewardError: A reward failed, see ``RewardSet.score``.
+        """
+        for number, at in enumerate(range(0, len(rollouts), self._size)):
+            if number not in self._groups:
+                self._add(number, rollouts[at : at + self._size])
+        scores = self._batch.results()
+        return [(self._groups[number], scores[number]) for number in range(len(scores))]
+
+    def supply(self, number: int, fields: Sequence[Mapping[str, Any]]) -> None:
+        """Give a group what only the policy knows: [G] mappings for its kept responses; see ``rewards.Batch``."""
+        self._batch.supply(number, fields)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._batch.close()
+
+    def _take(self, index: int, rollout: Rollout) -> None:
+        number, position = divmod(index, self._size)
+        arrived = self._arrived.setdefault(number, {})
+        arrived[position] = rollout
+        if len(arrived) == self._size:
+            self._add(number, [arrived[i] for i in range(self._size)])
+            del self._arrived[number]
+
+    def _add(self, number: int, rollouts: Sequence[Rollout]) -> None:
+        kept = [rollout for rollout in rollouts if self._keep(rollout)]
+        self._groups[number] = kept
+        self._batch.add(number, [self._sample(number, rollout) for rollout in kept])
