@@ -58,6 +58,21 @@ class LearnerConfig(BaseModel):
         return self
 
 
+class ReferenceConfig(BaseModel):
+    """Probabilities of reference answers, for rewards that ask for them (RLPR, arXiv 2506.18254, section 3.1)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    baseline: Literal["initial", "current", "none"] = "initial"
+    """Policy that r' is taken from, the probability of the reference without any reasoning: the one that the run
+    started from, the current one, or none is subtracted.
+    """
+    answer_open: str = ""
+    """Text that opens the answer in a response, such as <answer>; empty = all that follows the think block. Without it
+    the responses of short mode share one probability, since nothing comes before their answer.
+    """
+
+
 class TrainerConfig(BaseModel):
     """The loop's own settings."""
 
@@ -71,6 +86,8 @@ class TrainerConfig(BaseModel):
     """Advantages are divided by the group's standard deviation, the batch's, or nothing (none)."""
     filter: StdFilterConfig | None = None
     """RLPR's dynamic sampling: prompts whose rewards spread too little are replaced by new ones; null = off."""
+    reference: ReferenceConfig = ReferenceConfig()
+    """How the policy's probabilities of reference answers are taken, where a reward asks for them."""
     save_every: int = Field(50, ge=0)
     """Steps between checkpoints; 0 = only at the end."""
     keep_last: int = Field(2, ge=0)

@@ -12,6 +12,7 @@ from rl.scoring import StreamedScoring
 from rollouts.modes import Mode, ModeSampler
 from rollouts.prompts import render_prompt
 from rollouts.records import Request, Rollout, Sampling, Status, request_seed
+from rollouts.reference import ReferenceSpan, prompt_span, reference_span
 
 
 class Row(Protocol):
@@ -132,6 +133,33 @@ class Environment:
             lambda number, rollout: self._sample(slots[number], rollout),
             keep=lambda rollout: rollout.status is not Status.FAILED,
         )
+
+    def reference_span(self, slot: PromptSlot, rollout: Rollout, answer_open: str) -> ReferenceSpan | None:
+        """Where the row's reference stands in a response; None without a reference, or without a place for it."""
+        reference = self._row(slot).reference
+        if reference is None:
+            return None
+        return reference_span(
+            self.tokenizer,
+            prompt_ids=rollout.prompt_ids,
+            response_ids=rollout.response_ids,
+            mode=slot.mode,
+            reference=str(reference),
+            answer_open=answer_open,
+        )
+
+    def bare_prompt(self, slot: PromptSlot) -> tuple[tuple[int, ...], ReferenceSpan] | None:
+        """The row's prompt in short mode, with its reference directly after it: no reasoning; None without one."""
+        row = self._row(slot)
+        prompt_ids = render_prompt(self.tokenizer, row.messages, self.modes.config.short)
+        span = None
+        if row.reference is not None:
+            span = prompt_span(self.tokenizer, prompt_ids=prompt_ids, reference=str(row.reference))
+        return (prompt_ids, span) if span else None
+
+    def row_index(self, slot: PromptSlot) -> int:
+        """Number of the slot's row in the data."""
+        return self.order.row(slot.position)
 
     def record(self, step: int, group: ScoredGroup, advantages_G: Sequence[float]) -> list[dict[str, Any]]:
         """The group's lines of ``rollouts.jsonl``."""

@@ -55,11 +55,23 @@ class StreamedScoring:
         Raises:
             RewardError: A reward failed, see ``RewardSet.score``.
         """
+        groups = self.collect(rollouts)
+        return list(zip(groups, self._batch.results(), strict=True))
+
+    def collect(self, rollouts: Sequence[Rollout]) -> list[list[Rollout]]:
+        """Hand over the groups that are not there yet; returns the scored responses of each group.
+
+        Args:
+            rollouts: All responses, in the order of the requests.
+        """
         for number, at in enumerate(range(0, len(rollouts), self._size)):
             if number not in self._groups:
                 self._add(number, rollouts[at : at + self._size])
-        scores = self._batch.results()
-        return [(self._groups[number], scores[number]) for number in range(len(scores))]
+        return [self._groups[number] for number in range(len(self._groups))]
+
+    def result(self, number: int) -> list[Score]:
+        """The scores of one group, after ``supply`` where a reward waits for that."""
+        return self._batch.result(number)
 
     def supply(self, number: int, fields: Sequence[Mapping[str, Any]]) -> None:
         """Give a group what only the policy knows: [G] mappings for its kept responses; see ``rewards.Batch``."""

@@ -17,8 +17,8 @@ import hashlib
 import math
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,17 +26,20 @@ import torch
 from base_model.packing import TokenGroup
 from rl.advantages import batch_advantages, reward_std
 from rl.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from rl.config import TrainerConfig
+from rl.config import Scale, TrainerConfig
 from rl.environment import Environment, PromptSlot, ScoredGroup, scored_group
 from rl.filtering import StdFilter
 from rl.interrupt import InterruptGuard
+from rl.late_scoring import LateScoring
 from rl.learner import Learner, TrainGroup
 from rl.ledger import TokenLedger
 from rl.metrics import Max, Mean, Metrics, Sum, merge, to_floats
+from rl.reference import BASELINES, BranchLogprobs, ReferenceProbs
 from rl.run_directory import RunDirectory
+from rl.scoring import StreamedScoring
 from rl.timing import PhaseTimer, peak_memory_gib
 from rollouts.engine import Engine
-from rollouts.records import Status
+from rollouts.records import Rollout, Status
 
 Progress = Callable[[int, int, str], None]
 """(done, total, what) within a step, for a progress bar."""
@@ -68,6 +71,15 @@ class TrainerState:
             self.filter.load_state_dict(state["filter"])
 
 
+class _Learned(NamedTuple):
+    """One step's outcome."""
+
+    accepted: list[ScoredGroup]
+    generated: list[ScoredGroup]  # with those that the filter turned away
+    advantages: list[list[float]]  # of the accepted groups
+    metrics: dict[str, float]
+
+
 class Trainer:
     """Runs the loop over an environment, an engine and a learner, none of which know each other."""
 
@@ -83,7 +95,21 @@ class Trainer:
         on_step: Callable[[int, dict[str, float]], None] | None = None,
         on_progress: Progress | None = None,
         evaluate: Callable[[int], dict[str, Any]] | None = None,
+        initial_policy: Callable[[], BranchLogprobs] | None = None,
     ) -> None:
+        """Args:
+        config: the loop's settings.
+        environment: rows, modes and rewards.
+        engine: produces responses.
+        learner: updates the policy.
+        run: where everything is written.
+        tokenizer: saved with every checkpoint.
+        on_step: called with (step, metrics) after each step.
+        on_progress: called within a step.
+        evaluate: makes an evaluation at a step.
+        initial_policy: loads the policy that the run started from, for rewards that compare with it; needed only where
+            a resumed run meets data that its start did not foresee.
+        """
         self.config = config
         self.environment = environment
         self.engine = engine
@@ -93,6 +119,13 @@ class Trainer:
         self._on_step = on_step or (lambda _step, _metrics: None)
         self._progress = on_progress or (lambda _done, _total, _what: None)
         self._evaluate = evaluate
+        self.reference = ReferenceProbs(
+            config=config.reference,
+            environment=environment,
+            current=learner.branch_logprobs,
+            initial=initial_policy or _unknown_initial_policy,
+            path=run.path / BASELINES,
+        )
         self.state = TrainerState(filter=StdFilter(config.filter) if config.filter else None)
 
     def resume(self) -> int:
@@ -112,6 +145,8 @@ class Trainer:
         steps.
         """
         self.check_engine()
+        if self.environment.rewards.deferred and not self.state.step:
+            self._foresee_baselines()
         with InterruptGuard() as guard:
             while self.state.step < self.config.steps and not guard.requested:
                 step = self.state.step + 1
@@ -159,38 +194,90 @@ class Trainer:
             )
         return gap
 
+    def _foresee_baselines(self) -> None:
+        count = self.config.prompts_per_step
+        steps = [self.environment.slots(step + 1, count, step * count) for step in range(self.config.steps)]
+        self.reference.foresee(steps, lambda done, total: self._progress(done, total, "baselines"))
+
     def _step(self, step: int) -> tuple[dict[str, float], list[ScoredGroup], list[list[float]]]:
         _seed_everything(self.environment.seed, step)
         timer = PhaseTimer()
-        accepted, generated = self._collect(step, timer)
-        advantages_G = batch_advantages([g.rewards_G for g in accepted], scale=self.config.scale_rewards)
-        advantages = [a.tolist() for a in advantages_G]
-        train_groups = [_train_group(g, a) for g, a in zip(accepted, advantages, strict=True)]
-        with timer.phase("learn"):
-            self._progress(0, 1, "learn")
-            learned = self.learner.update(train_groups)
+        learn = self._learn_and_score if self._scores_while_learning else self._score_and_learn
+        accepted, generated, advantages, learned = learn(step, timer)
         with timer.phase("sync"):
-            if any(g.has_signal for g in train_groups):
+            if any(any(advantages_G) for advantages_G in advantages):
                 self._push_weights(step)
-        self._count_tokens(generated, accepted, train_groups)
+        self._count_tokens(generated, accepted, advantages)
         metrics = {
             "step": float(step),
             **step_metrics(generated, self.environment.rewards.may_miss),
             **learned,
             "groups/generated": float(len(generated)),
-            "groups/trained": float(sum(g.has_signal for g in train_groups)),
+            "groups/trained": float(sum(any(advantages_G) for advantages_G in advantages)),
             **self.state.ledger.metrics(),
             **timer.metrics(),
             "memory/peak_gib": peak_memory_gib(),
         }
         return metrics, accepted, advantages
 
+    @property
+    def _scores_while_learning(self) -> bool:
+        """Whether rewards that wait for the policy can be read from the update's own forward pass."""
+        needs_all = self.config.filter is not None or self.config.scale_rewards == "batch"
+        return self.environment.rewards.deferred and not needs_all
+
+    def _score_and_learn(self, step: int, timer: PhaseTimer) -> _Learned:
+        """Every reward first, then the update."""
+        accepted, generated = self._collect(step, timer)
+        advantages = [a.tolist() for a in batch_advantages([g.rewards_G for g in accepted], scale=self._scale)]
+        train_groups = [_train_group(g, a) for g, a in zip(accepted, advantages, strict=True)]
+        with timer.phase("learn"):
+            self._progress(0, 1, "learn")
+            learned = self.learner.update(train_groups)
+        return _Learned(accepted, generated, advantages, learned)
+
+    def _learn_and_score(self, step: int, timer: PhaseTimer) -> _Learned:
+        """The rewards that wait for the policy are known in the middle of the update; see ``rl.late_scoring``."""
+        slots = self._next_slots(step)
+        with self.environment.scoring(slots) as scoring:
+            rollouts = self._generate(step, slots, scoring, timer)
+            with timer.phase("reward"):
+                groups = scoring.collect(rollouts)
+                late = LateScoring(scoring, slots, groups, self.reference)
+            scored = [scored_group(slot, [], []) for slot in slots]
+            advantages: list[list[float]] = [[] for _ in slots]
+
+            def settle(number: int, logprobs: Sequence[Sequence[float]]) -> tuple[float, ...]:
+                group = scored[number] = late.finish(number, logprobs)
+                advantages[number] = batch_advantages([group.rewards_G], scale=self._scale)[0].tolist()
+                return late.for_all_responses(number, group, advantages[number])
+
+            numbers = [number for number, group in enumerate(groups) if group]
+            train_groups = [late.train_group(number) for number in numbers]
+            with timer.phase("learn"):
+                self._progress(0, 1, "learn")
+                known = [
+                    group if group.branches else replace(group, advantages_G=settle(number, []))
+                    for number, group in zip(numbers, train_groups, strict=True)
+                ]
+                learned = self.learner.update(known, lambda at, logprobs: settle(numbers[at], logprobs))
+        accepted = [scored[number] for number in numbers]
+        return _Learned(accepted, scored, [advantages[number] for number in numbers], learned)
+
+    @property
+    def _scale(self) -> Scale:
+        return self.config.scale_rewards
+
+    def _next_slots(self, step: int) -> list[PromptSlot]:
+        slots = self.environment.slots(step, self.config.prompts_per_step, self.state.position)
+        self.state.position += len(slots)
+        return slots
+
     def _collect(self, step: int, timer: PhaseTimer) -> tuple[list[ScoredGroup], list[ScoredGroup]]:
         """The step's groups, and all that were generated for it: a filtered prompt's slot is filled again, same
         mode.
         """
-        slots = self.environment.slots(step, self.config.prompts_per_step, self.state.position)
-        self.state.position += len(slots)
+        slots = self._next_slots(step)
         accepted: list[ScoredGroup] = []
         generated: list[ScoredGroup] = []
         rounds = self.config.filter.max_generation_rounds if self.config.filter else 1
@@ -220,27 +307,51 @@ class Trainer:
         return [PromptSlot(mode=slot.mode, position=start + i) for i, slot in enumerate(slots)]
 
     def _rollout(self, step: int, slots: Sequence[PromptSlot], timer: PhaseTimer) -> list[ScoredGroup]:
-        """Generate and score; rewards that run in the background start while other groups are still generated."""
+        """Generate and score."""
         with self.environment.scoring(slots) as scoring:
-            with timer.phase("generate"):
-                requests = [request for slot in slots for request in self.environment.requests(step, slot)]
-                rollouts = self.engine.generate(
-                    requests,
-                    on_progress=lambda done, total: self._progress(done, total, "generate"),
-                    on_result=scoring.on_result,
-                )
+            rollouts = self._generate(step, slots, scoring, timer)
             with timer.phase("reward"):
                 self._progress(0, 1, "reward")
+                if self.environment.rewards.deferred:
+                    return self._score_with_policy(slots, scoring, scoring.collect(rollouts))
                 groups = scoring.finish(rollouts)
         return [scored_group(slot, *group) for slot, group in zip(slots, groups, strict=True)]
+
+    def _score_with_policy(
+        self, slots: Sequence[PromptSlot], scoring: StreamedScoring, groups: Sequence[Sequence[Rollout]]
+    ) -> list[ScoredGroup]:
+        """Score groups whose rewards ask for the policy's probabilities, by a forward pass of their own."""
+        late = LateScoring(scoring, slots, groups, self.reference)
+        numbers = [number for number, group in enumerate(groups) if group]
+        found = self.learner.branch_logprobs([late.train_group(number) for number in numbers])
+        logprobs = dict(zip(numbers, found, strict=True))
+        return [
+            late.finish(number, logprobs[number]) if number in logprobs else scored_group(slot, [], [])
+            for number, slot in enumerate(slots)
+        ]
+
+    def _generate(
+        self, step: int, slots: Sequence[PromptSlot], scoring: StreamedScoring, timer: PhaseTimer
+    ) -> list[Rollout]:
+        """All responses; rewards that run in the background start while other groups are still generated."""
+        with timer.phase("generate"):
+            requests = [request for slot in slots for request in self.environment.requests(step, slot)]
+            return self.engine.generate(
+                requests,
+                on_progress=lambda done, total: self._progress(done, total, "generate"),
+                on_result=scoring.on_result,
+            )
 
     def _push_weights(self, version: int | None = None) -> None:
         self.engine.load_weights(self.learner.weights().items(), self.state.step if version is None else version)
 
     def _count_tokens(
-        self, generated: Iterable[ScoredGroup], accepted: Iterable[ScoredGroup], trained: Iterable[TrainGroup]
+        self,
+        generated: Iterable[ScoredGroup],
+        accepted: Iterable[ScoredGroup],
+        advantages: Iterable[Sequence[float]],
     ) -> None:
-        trained_ids = {id(g) for g, t in zip(accepted, trained, strict=True) if t.has_signal}
+        trained_ids = {id(group) for group, own in zip(accepted, advantages, strict=True) if any(own)}
         for group in generated:
             rollouts = [*group.rollouts, *(rollout for rollout, _ in group.left_out)]
             self.state.ledger.add_group(
@@ -293,6 +404,13 @@ def _group_metrics(group: ScoredGroup, may_miss: Sequence[str]) -> Metrics:
     for name in may_miss:
         metrics[f"reward/{name}/missing"] = Mean.of(name in score.missing for score in scores)
     return metrics
+
+
+def _unknown_initial_policy() -> BranchLogprobs:
+    raise ValueError(
+        "a reward compares with the policy that the run started from, for data that the start of the run did not "
+        "foresee, and that policy is not known here; use reference.baseline: current"
+    )
 
 
 def _train_group(group: ScoredGroup, advantages_G: Sequence[float]) -> TrainGroup:

@@ -12,7 +12,7 @@ from base_model.packing import TokenGroup
 from rewards.probability import probability
 from rl.config import LearnerConfig
 from rl.learner import Learner, TrainGroup
-from rl.reference import BaselineCache, branch, prompt_probs, scored_probs
+from rl.reference import BaselineCache, _prompt_probs, branches_of, scored_probs
 from rollouts.modes import LongMode, Mode, ShortMode
 from rollouts.prompts import render_prompt
 from rollouts.reference import prompt_span, reference_span
@@ -66,11 +66,11 @@ def test_reward_equals_the_formula_over_float64_logits(model_path: Path, mode: M
         tokens=TokenGroup(prompt=prompt, responses=responses),
         advantages_G=(),
         engine_logprobs=(),
-        branches=tuple(branch(span, i) for i, span in enumerate(spans) if span),
+        branches=branches_of(spans),
     )
     bare_span = prompt_span(tokenizer, prompt_ids=bare, reference=reference)
     found = iter(learner.branch_logprobs([group])[0])
-    baseline = prompt_probs(learner.branch_logprobs, [(bare, bare_span)])[0]
+    baseline = _prompt_probs(learner.branch_logprobs, [None, (bare, bare_span)])[1]
     before = mean_probability(model, list(bare), list(bare_span.tokens), list(bare_span.scored), 0.8)
     assert sum(span is None for span in spans) == (2 if mode.thinks else 1)
     for ids, span in zip(responses, spans, strict=True):
@@ -89,9 +89,10 @@ def test_baselines_survive_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "baselines.json"
     cache = BaselineCache(path)
     assert cache.missing([3, 5, 3]) == [3, 5]
-    cache.add([3, 5], [[0.1, 1 / 3], [0.2]])
+    cache.add([3, 5, 6], [[0.1, 1 / 3], [0.2], None])
     cache.save()
     again = BaselineCache(path)
     assert again.missing([5, 3, 8]) == [8]
     assert again.get(3) == [0.1, 1 / 3]
+    assert again.get(6) is None
     assert json.loads(path.read_text())["5"] == [0.2]
