@@ -1,4 +1,4 @@
-"""The probability reward in the loop, with a real engine: its values, and that the way it is computed changes nothing."""
+"""The probability reward in the loop, with a real engine: its values; how it is computed changes nothing."""
 
 import json
 from collections.abc import Iterator, Sequence
