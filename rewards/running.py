@@ -175,8 +175,8 @@ class Runner:
             self.failure = RewardError(f"the event loop of the async rewards ended: {ending!r}.")
         for task in asyncio.all_tasks(self._loop):
             task.cancel()
-        if ending is None:
-            self._loop.run_until_complete(asyncio.sleep(0))
+        with contextlib.suppress(Exception, SystemExit):
+            self._loop.run_until_complete(asyncio.sleep(0))  # the cancelled tasks end
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
 

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards import RewardError, RewardSet, build
+from rewards.binding import BoundReward, Policy
 from rewards.registry import Reward
-from rewards.reward_set import BoundReward
 
 
-def make(function, *, label="f", weight=1.0, fields=("answer",), optional=(), group=False, **options) -> BoundReward:
+def make(function, *, label="f", weight=1.0, fields=("answer",), optional=(), group=False, policy=None, **options):
     return BoundReward(
         label=label,
         reward=Reward(name=label, function=function, group=group, **options),
@@ -23,6 +23,7 @@ def make(function, *, label="f", weight=1.0, fields=("answer",), optional=(), gr
         fields=tuple(fields),
         optional=frozenset(optional),
         takes_all=False,
+        policy=policy or Policy(),
     )
 
 
