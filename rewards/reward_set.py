@@ -8,9 +8,11 @@ import asyncio
 import inspect
 import math
 import os
+import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -57,6 +59,8 @@ class BoundReward:
     """Those of them that have a default, used where a sample lacks the field."""
     takes_all: bool
     """Has **kwargs: gets every other field too."""
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    """Held during a call unless the reward is `parallel` or async: other trainers score from several threads."""
 
     def arguments(self, sample: Sample) -> dict[str, Any]:
         """Return the call's keyword arguments."""
@@ -69,12 +73,13 @@ class BoundReward:
         return {**{key: sample[key] for key in names if key in sample}, **self.constants}
 
 
-def build(specs: Sequence[Any], columns: Collection[str] = (), base_dir: Path | None = None) -> "RewardSet":
+def build(specs: Sequence[Any], columns: Collection[str] | None = (), base_dir: Path | None = None) -> "RewardSet":
     """Load and check the rewards of a run; nothing is scored yet.
 
     Args:
         specs: `RewardSpec`s, names or mappings, in the order of the breakdown.
-        columns: the dataset's columns, which rewards may name as arguments.
+        columns: the dataset's columns, which rewards may name as arguments; None = not known yet: any argument may be
+            one, and a sample that lacks it is refused when it is scored.
         base_dir: the folder of the YAML, for `path/file.py:function`.
 
     Raises:
@@ -93,14 +98,15 @@ def build(specs: Sequence[Any], columns: Collection[str] = (), base_dir: Path | 
     return RewardSet(bound)
 
 
-def _bind(spec: Any, columns: Collection[str], base_dir: Path | None) -> BoundReward:
-    found, constants = load(spec.name, spec.args, base_dir)
+def _bind(spec: Any, columns: Collection[str] | None, base_dir: Path | None) -> BoundReward:
+    found, constants = load(spec.name, spec.args, base_dir, spec.style)
     label = spec.label or found.name
     weight = check_weight(label, found.weight if spec.weight is None else spec.weight)
     parameters = _parameters(found, label)
     takes_all = any(item.kind is item.VAR_KEYWORD for item in parameters)
     named = {item.name: item for item in parameters if item.kind in (item.KEYWORD_ONLY, item.POSITIONAL_OR_KEYWORD)}
-    available = {*RESPONSE_FIELDS, *columns, *([SCORES_FIELD] if found.group else [])}
+    unknown = named if columns is None else columns
+    available = {*RESPONSE_FIELDS, *unknown, *([SCORES_FIELD] if found.group else [])}
     for key in constants:
         if key not in named and not takes_all:
             raise RewardError(f"reward {label!r} has no argument {key!r} for its `args`.{nearest(key, named)}")
@@ -173,6 +179,7 @@ class RewardSet:
     def __init__(self, rewards: Sequence[BoundReward]) -> None:
         self._rewards = tuple(rewards)
         self._threads: ThreadPoolExecutor | None = None
+        self._threads_lock = threading.Lock()
 
     @property
     def names(self) -> list[str]:
@@ -185,6 +192,21 @@ class RewardSet:
         return {item.label: item.weight for item in self._rewards}
 
     @property
+    def group_names(self) -> list[str]:
+        """Return the labels of the group rewards: those that must see all responses to a prompt at once."""
+        return [item.label for item in self._rewards if item.reward.group]
+
+    @property
+    def needs(self) -> dict[str, str]:
+        """Return each field that a sample must have (argument without a default), with the first reward that asks."""
+        needs: dict[str, str] = {}
+        for item in self._rewards:
+            for key in item.fields:
+                if key not in item.optional and key != SCORES_FIELD:
+                    needs.setdefault(key, item.label)
+        return needs
+
+    @property
     def is_verifier(self) -> bool:
         """Return whether a reward of the set compares with a reference."""
         return any(item.reward.gold is not None for item in self._rewards)
@@ -192,7 +214,8 @@ class RewardSet:
     def score(self, groups: Sequence[Sequence[Sample]]) -> list[list[Score]]:
         """Score every response of every group.
 
-        Rewards of one response come first, then the group rewards, which may look at them (`scores`).
+        Rewards of one response come first, then the group rewards, which may look at them (`scores`). May be called
+        from several threads; a reward that is neither `parallel` nor async is then called by one of them at a time.
 
         Raises:
             RewardError: a reward raised, or returned something else than a finite number, a dict of them or None.
@@ -272,7 +295,11 @@ class RewardSet:
             return _gather(calls)
         if item.reward.parallel and len(calls) > 1:
             return list(self._pool().map(lambda call: call(), calls))
-        return [call() for call in calls]
+        return self._call_all(item, calls)
+
+    def _call_all(self, item: BoundReward, calls: Sequence[Callable[[], Any]]) -> list[Any]:
+        with nullcontext() if item.reward.parallel else item.lock:
+            return [call() for call in calls]
 
     def _score_groups(
         self, item: BoundReward, groups: Sequence[Sequence[Sample]], found: Sequence[Values]
@@ -283,7 +310,7 @@ class RewardSet:
             scores = [dict(values) for values in found[start : start + len(group)]]
             calls.append(_call(item, index, _group_arguments(item, group, scores), kind="group"))
             start += len(group)
-        results = _gather(calls) if item.reward.is_async else [call() for call in calls]
+        results = _gather(calls) if item.reward.is_async else self._call_all(item, calls)
         for index, (group, values) in enumerate(zip(groups, results, strict=True)):
             if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != len(group):
                 size = f"{len(values)} values" if isinstance(values, Sequence) else repr(values)
@@ -294,9 +321,10 @@ class RewardSet:
         return [value for values in results for value in values]
 
     def _pool(self) -> ThreadPoolExecutor:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(max_workers=2 * (os.cpu_count() or 1), thread_name_prefix="reward")
-        return self._threads
+        with self._threads_lock:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(max_workers=2 * (os.cpu_count() or 1), thread_name_prefix="reward")
+            return self._threads
 
 
 def _group_arguments(item: BoundReward, group: Sequence[Sample], scores: list[Values]) -> dict[str, Any]:

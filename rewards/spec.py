@@ -1,12 +1,12 @@
 """One reward of a run, as the YAML names it."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class RewardSpec(BaseModel):
-    """One reward of the composite: a plain name, or `{name, weight, args, label}`."""
+    """One reward of the composite: a plain name, or `{name, weight, args, label, style}`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -18,6 +18,9 @@ class RewardSpec(BaseModel):
     """Constants passed to the function's keyword arguments."""
     label: str | None = None
     """Name in metrics, rollouts and report; None takes the reward's own. Needed to use one reward twice."""
+
+    style: Literal["tandem", "trl", "trl_text", "verl"] | None = None
+    """Whose calling convention the function has; None = told from its arguments (trl gets messages, trl_text text)."""
 
     @model_validator(mode="before")
     @classmethod
