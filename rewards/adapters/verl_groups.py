@@ -116,10 +116,8 @@ class GroupRewardManager:
         )
 
 
-_VERL_COLUMNS = frozenset(
-    "extra_info reward_model data_source raw_prompt multi_modal_data tools_kwargs tool_extra_fields "
-    "interaction_kwargs uid index prompt_len response_len".split()
-)
+_VERL_COLUMNS = {"extra_info", "reward_model", "data_source", "raw_prompt", "multi_modal_data", "tools_kwargs"}
+_VERL_COLUMNS |= {"tool_extra_fields", "interaction_kwargs", "uid", "index", "prompt_len", "response_len"}
 """Columns of verl's own that are no columns of the data, or are taken apart."""
 
 
