@@ -20,6 +20,8 @@ from rewards.adapters.texts import last_text, plain
 from rewards.adapters.verl import as_result, reward_set, sample_of
 from rewards.registry import RewardError
 
+RAY_CALLS = 1000
+"""Calls of one worker that Ray runs at once (its default for async actors, which verl leaves)."""
 TIMEOUT_S = 3600.0
 """How long the first response of a group waits for the last, in seconds."""
 
@@ -129,6 +131,15 @@ def _check(config: Any, name: str) -> None:
             f"reward.num_workers={config.reward.num_workers}: set it to 1."
         )
     validates = bool(trainer.get("val_before_train", True)) or int(trainer.get("test_freq", -1)) > 0
+    for key in ("train_batch_size", "val_batch_size")[: 1 + validates]:
+        prompts = config.data.get(key)
+        # The calls that Ray admits could all be waiting for a response that it does not admit.
+        if prompts is None or int(prompts) * (int(rollout.n) - 1) >= RAY_CALLS:
+            raise RewardError(
+                f"group reward {name!r} would wait for ever: data.{key}={prompts} prompts x {rollout.n} responses are "
+                f"more than one worker can hold ({RAY_CALLS} calls at once). Make {key} at most "
+                f"{(RAY_CALLS - 1) // max(int(rollout.n) - 1, 1)}."
+            )
     if validates and int(rollout.val_kwargs.n) != int(rollout.n):
         raise RewardError(
             f"group reward {name!r} waits for {rollout.n} responses to a prompt, and validation draws "

@@ -121,13 +121,16 @@ class Item(SimpleNamespace):
         return self
 
 
-def config(path, *, workers=1, n=4, val_n=4, val_before_train=True, test_freq=-1, **options) -> SimpleNamespace:
+def config(
+    path, *, workers=1, n=4, val_n=4, val_before_train=True, test_freq=-1, batch=333, val_batch=64, **options
+) -> SimpleNamespace:
     """Return the part of verl's config that the manager reads."""
     reward = {"reward_kwargs": {"rewards": str(path), **options}}
     rollout = SimpleNamespace(n=n, val_kwargs=SimpleNamespace(n=val_n))
     return SimpleNamespace(
         reward=SimpleNamespace(get=reward.get, num_workers=workers),
         actor_rollout_ref=SimpleNamespace(rollout=rollout),
+        data={"train_batch_size": batch, "val_batch_size": val_batch},
         trainer={"val_before_train": val_before_train, "test_freq": test_freq},
     )
 
@@ -194,4 +197,8 @@ def test_settings_that_would_split_groups(tmp_path):
         GroupRewardManager(config(path, workers=8), None)
     with pytest.raises(RewardError, match=r"validation draws 1: set .*val_kwargs\.n=4"):
         GroupRewardManager(config(path, val_n=1), None)
-    GroupRewardManager(config(path, val_n=1, val_before_train=False), None)
+    with pytest.raises(RewardError, match=r"train_batch_size=334 .* at most 333"):
+        GroupRewardManager(config(path, batch=334), None)
+    with pytest.raises(RewardError, match=r"val_batch_size=None .* at most 333"):
+        GroupRewardManager(config(path, val_batch=None), None)
+    GroupRewardManager(config(path, val_n=1, val_batch=None, val_before_train=False), None)
