@@ -110,5 +110,3 @@ def _rollout(tokenizer: Any, row: Row, mode: Mode, sample: int, text: str) -> Ro
         status=Status.FINISHED if ended else Status.TRUNCATED,
         policy_version=0,
     )
-
-

@@ -9,6 +9,7 @@ from rewards.samples import make_sample
 from tests.rewards.adapters.batches import write_rewards
 from tests.tiny import make_tiny_model
 
+pytestmark = pytest.mark.slow
 STEPS, PROMPTS, GROUP = 2, 2, 4
 QUESTIONS = ["What is 3 + 4?", "What is 2 + 2?", "What is 1 + 9?", "What is 5 + 5?"]
 
@@ -21,7 +22,12 @@ def train(folder, functions, **options):
 
     model = make_tiny_model(folder / "model", hidden_size=32, intermediate_size=64)
     rows = [
-        {"prompt": [{"role": "user", "content": text}], "solution": str(i), "hint": "e", "mode": ["short", "long"][i % 2]}
+        {
+            "prompt": [{"role": "user", "content": text}],
+            "solution": str(i),
+            "hint": "e",
+            "mode": ["short", "long"][i % 2],
+        }
         for i, text in enumerate(QUESTIONS)
     ]
     arguments = GRPOConfig(
@@ -91,6 +97,7 @@ def test_two_steps_of_trl(tmp_path):
         expected = rewards.score([samples[:GROUP], samples[GROUP:]])
         scores = [score for group in expected for score in group]
         assert result == [score.total for score in scores]
+        assert len(set(result)) > 1
         assert entry["rewards/total/mean"] == pytest.approx(sum(result) / len(result), abs=1e-6)
         for name in rewards.names:
             values = [score.value(name) for score in scores if score.value(name) is not None]

@@ -19,6 +19,8 @@ from tests.rewards.adapters.batches import groups, write_rewards
 from tests.rewards.adapters.test_verl import expected_of, extra_info
 from tests.tiny import make_tiny_tokenizer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tokenizer_path(tmp_path_factory):

@@ -53,7 +53,9 @@ def test_the_scores_are_those_of_tandem(tmp_path, chat, num_generations):
 
 def test_separate_functions_score_a_batch_once(tmp_path):
     (tmp_path / "r.yaml").write_text("rewards: [counted.py:one, {name: format, label: f}]")
-    (tmp_path / "counted.py").write_text("calls = []\ndef one(answer):\n    calls.append(answer)\n    return len(calls)\n")
+    (tmp_path / "counted.py").write_text(
+        "calls = []\ndef one(answer):\n    calls.append(answer)\n    return len(calls)\n"
+    )
     one, form = trl_reward_funcs(tmp_path / "r.yaml", separate=True)
     completions = ["a", "b"]
     assert one(prompts=["p"] * 2, completions=completions) == [1, 2]
