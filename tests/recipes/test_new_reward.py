@@ -31,7 +31,7 @@ def test_the_printed_commands_succeed(tmp_path, capsys, monkeypatch):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "12 passed" in done.stdout
     [line] = [line for line in shown.splitlines() if line.startswith("3. Audit")]
-    assert audit(shlex.split(line.partition("audit_reward ")[2]) + ["--min-accuracy", "1", "--quiet"]) == 0
+    assert audit([*shlex.split(line.partition("audit_reward ")[2]), "--min-accuracy", "1", "--quiet"]) == 0
     [line] = [line for line in shown.splitlines() if line.startswith("4. Train")]
     with read_reward_file(line.split()[-1]).build([]) as rewards:
         assert rewards.names == ["my_reward", "format", "repetition"]

@@ -45,20 +45,20 @@ def test_found_beside_the_yaml_then_from_here(tmp_path, monkeypatch):
     assert reward_specs(Path("my_rewards.yaml"), None, beside)[0].name == "math"
     write(beside, "rewards: [format]")
     assert reward_specs(Path("my_rewards.yaml"), None, beside)[0].name == "format"
-    with pytest.raises(RewardError, match="no_file.yaml does not exist"):
+    with pytest.raises(RewardError, match=r"no_file\.yaml does not exist"):
         reward_specs(Path("no_file.yaml"), None, beside)
 
 
 def test_a_mistake_in_the_list_is_named_as_one_of_the_list():
     with pytest.raises(ValueError, match=r"unknown key 'rewards\.0\.wieght'"):
         load_config(HybridGrpoConfig, [*BASE, "--rewards", "[{name: format, wieght: 1}]"])
-    with pytest.raises(ValueError, match="'rewards' is 3 .* must be a list"):
+    with pytest.raises(ValueError, match=r"'rewards' is 3 .* must be a list"):
         load_config(HybridGrpoConfig, [*BASE, "--rewards", "3"])
 
 
 def test_modes_that_contradict_the_recipe(tmp_path):
     path = write(tmp_path, "rewards: [format]\nmodes: {long: {thinks: true, think_close: </t>}, other: {}}")
-    with pytest.raises(RewardError, match="mode 'long' has think_close '</t>' in the reward file .* Make them equal"):
+    with pytest.raises(RewardError, match=r"mode 'long' has think_close '</t>' in the reward file .* Make them equal"):
         reward_specs(path, ModesConfig(), None)
     long = LongMode(think_close="</t>")
     assert reward_specs(path, ModesConfig(long=long), None) == [RewardSpec(name="format")]

@@ -146,10 +146,8 @@ def test_rewards_of_an_installed_package(tmp_path, monkeypatch):
     def of_trl(completions, **columns):
         return [3.0 for _ in completions]
     """
-    points = "\n".join(
-        ["lucky = installed_rewards:from_package", "polite = installed_rewards:please", "most = installed_rewards:most"]
-        + ["longer = installed_rewards:Longer", "theirs = installed_rewards:of_trl"]
-    )
+    targets = {"lucky": "from_package", "polite": "please", "most": "most", "longer": "Longer", "theirs": "of_trl"}
+    points = "\n".join(f"{name} = installed_rewards:{target}" for name, target in targets.items())
     install(tmp_path, "installed_rewards", code, points)
     monkeypatch.syspath_prepend(str(tmp_path))
     specs = ["lucky", "polite", "most", {"name": "longer", "args": {"limit": 5}}, "theirs", "format"]
@@ -165,11 +163,11 @@ def test_entry_points_that_cannot_be_used(tmp_path, monkeypatch):
     install(tmp_path, "first_package", "def f(answer):\n    return 1.0\n", "same = first_package:f")
     install(tmp_path, "second_package", "import no_such\n", "same = second_package:f\nbroken = second_package:f")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(RewardError, match="two installed packages give a reward named 'same'.*Name one by its module"):
+    with pytest.raises(RewardError, match=r"two installed packages give a reward named 'same'.*Name one by its module"):
         build(["same"])
     with pytest.raises(RewardError, match=r"'broken' \(entry point second_package:f\) fails to import.*no_such"):
         build(["broken"])
-    with pytest.raises(RewardError, match="no reward is named 'brokn'. Did you mean 'broken'"):
+    with pytest.raises(RewardError, match=r"no reward is named 'brokn'\. Did you mean 'broken'"):
         build(["brokn"])
 
 

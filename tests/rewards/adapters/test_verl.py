@@ -104,7 +104,7 @@ def test_refused(tmp_path, yaml, message):
 
 def test_refused_without_a_file_or_an_index(tmp_path, monkeypatch):
     monkeypatch.delenv("TANDEM_REWARDS", raising=False)
-    with pytest.raises(RewardError, match="no reward file is named: add reward_kwargs.rewards"):
+    with pytest.raises(RewardError, match=r"no reward file is named: add reward_kwargs\.rewards"):
         compute_score("s", "7", "7")
     path = str(write_rewards(tmp_path, group=True))
     with pytest.raises(RewardError, match="give every row of the data an `index`"):
