@@ -134,3 +134,14 @@ def test_refused(tmp_path, code, spec, message):
 def test_an_unknown_style(tmp_path):
     with pytest.raises(ValueError, match="style"):
         totals(tmp_path, "def f(answer): return 0\n", style="openrlhf")
+
+
+def test_a_group_reward_looks_at_a_trl_function_named_before_it(tmp_path):
+    (tmp_path / "theirs.py").write_text(
+        "def right(completions, solution):\n"
+        "    return [float(c[0]['content'] == s) for c, s in zip(completions, solution)]\n"
+    )
+    length = {"name": "length", "args": {"correct": "right", "tau": 1}}
+    with build(["theirs.py:right", length], base_dir=tmp_path) as rewards:
+        values = [score.value("length") for score in rewards.score([GROUP])[0]]
+    assert values == [0.25, -0.5, 0.0]  # lengths 1, 4, 0: only the right one may gain
