@@ -1,21 +1,29 @@
 """Audit a reward against labelled cases: how often it is right, what it wrongly accepts, and how long it takes.
 
     python -m recipes.audit_reward --reward math --cases cases.jsonl --json audit.json --min-accuracy 0.95
+    python -m recipes.audit_reward --rewards-file my_rewards.yaml --reward concise --cases cases.jsonl
 
 Each line of the cases is a JSON object with `response` and `reference`, `expected` (true: should be accepted) where it
 is labelled, `convention` where the label depends on one, and any further column that the reward asks for. A response
-is accepted if the reward gives at least 0.5. Think blocks are split off as in training.
+is accepted if the reward gives at least 0.5. Think blocks are split off as in training; a case's `mode`, where its tags
+do not show it, is a column too. With a reward file, the reward is one of its labels, with the file's constants.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rewards import RewardSpec
+    from rewards.samples import ModeTags
 
 ACCEPT = 0.5
 SHOWN_CHARS = 60
@@ -37,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         rows = read_cases(options.cases)
-        args = _read_args(options.args)
-        results, timeouts = audit(options.reward, rows, args, quiet=options.quiet)
+        spec, modes = find_spec(options.reward, _read_args(options.args), options.rewards_file)
+        results, timeouts = audit(spec, rows, modes=modes, quiet=options.quiet)
         report = summarise(results, timeouts)
         report["disagreements"] = disagreements(results)
         if options.json is not None:
@@ -81,15 +89,43 @@ def read_cases(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def find_spec(
+    name: str, args: dict[str, Any], reward_file: Path | None
+) -> tuple[RewardSpec, Mapping[str, ModeTags] | None]:
+    """Return the reward to audit, and the modes of its reward file (None without one).
+
+    Raises:
+        RewardError: the file cannot be used, or has no reward of this label.
+    """
+    from rewards import RewardError, RewardSpec
+    from rewards.loader import nearest
+    from rewards.reward_file import read_reward_file
+
+    if reward_file is None:
+        return RewardSpec(name=name, args=args), None
+    if args:
+        raise ValueError("--args and --rewards-file exclude each other: the constants are those of the file.")
+    found = read_reward_file(reward_file)
+    names = found.build().names
+    if name not in names:
+        hint = nearest(name, names)
+        raise RewardError(f"{reward_file} has no reward {name!r}.{hint} It has {', '.join(names)}.")
+    return found.rewards[names.index(name)], found.modes
+
+
 def audit(
-    name: str, rows: Sequence[dict[str, Any]], args: dict[str, Any], *, quiet: bool = False
+    spec: RewardSpec,
+    rows: Sequence[dict[str, Any]],
+    *,
+    modes: Mapping[str, ModeTags] | None = None,
+    quiet: bool = False,
 ) -> tuple[list[Result], int]:
     """Score every case, one at a time so that each answer's own time is measured.
 
     Args:
-        name: the reward, in any form the loader knows.
+        spec: the reward and its constants.
         rows: cases, see read_cases.
-        args: constants for the reward.
+        modes: how responses are split; None = Tandem's tags.
         quiet: no progress bar.
 
     Returns:
@@ -103,10 +139,10 @@ def audit(
     from rewards.sandbox import shared
 
     columns = set.intersection(*(set(row) for row in rows))
-    rewards = build([{"name": name, "args": args}], columns=columns, base_dir=Path.cwd())
+    rewards = build([spec], columns=columns, base_dir=Path.cwd())
     if rewards.deferred and columns.isdisjoint(POLICY_FIELDS):
         raise RewardError(
-            f"reward {name!r} asks for what only the policy can give: give the cases the column that it names "
+            f"reward {spec.name!r} asks for what only the policy can give: give the cases the column that it names "
             f"({' or '.join(POLICY_FIELDS)}), or watch it in a run."
         )
     if rewards.is_verifier:
@@ -117,7 +153,7 @@ def audit(
         start = time.perf_counter()
         score, error = None, ""
         try:
-            score = rewards.score([[sample_of(row)]])[0][0].value(rewards.names[0])
+            score = rewards.score([[sample_of(row, modes)]])[0][0].value(rewards.names[0])
         except RewardError as failure:
             error = str(failure)
         seconds = time.perf_counter() - start
@@ -127,20 +163,13 @@ def audit(
     return results, cut["timeout"] + cut["memory"] + cut["crash"]
 
 
-def sample_of(row: dict[str, Any]) -> dict[str, Any]:
+def sample_of(row: dict[str, Any], modes: Mapping[str, ModeTags] | None = None) -> dict[str, Any]:
     """Return the sample that training would make of a response: thinking and answer apart."""
+    from rewards.samples import DEFAULT_MODES, make_sample
+
     response = row["response"] if isinstance(row["response"], str) else ""
-    thinking, closed, answer = response.rpartition("</think>")
-    if not closed:
-        thinking, answer = ("", response) if "<think>" not in response else (response, "")
-    sample: dict[str, Any] = {
-        "prompt": "",
-        "mode": "long" if thinking else "short",
-        "reference": None,
-        "response_ids": [],
-    }
-    own = {"response": response, "thinking": thinking or None, "answer": answer, "truncated": False}
-    return {**sample, **row, **own}
+    columns = {"prompt": "", "reference": None, "response_ids": [], **row}
+    return make_sample(response, mode=row.get("mode"), modes=modes or DEFAULT_MODES, columns=columns, truncated=False)
 
 
 def summarise(results: Sequence[Result], timeouts: int) -> dict[str, Any]:
@@ -288,6 +317,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--reward", required=True, help="registered name, package.module:function or path/file.py:function"
     )
+    parser.add_argument("--rewards-file", type=Path, help="reward file (YAML); --reward is then one of its labels")
     parser.add_argument("--cases", required=True, type=Path, help="JSONL file of cases: response, reference, expected")
     parser.add_argument("--json", type=Path, help="write the figures and all disagreements here")
     parser.add_argument("--args", default="{}", help="constants for the reward, as a JSON object")

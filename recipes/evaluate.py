@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from recipes.cli import CONFIGS, run_recipe
 from recipes.evaluation import EvaluationConfig, check_evaluation, evaluate_policy
 from recipes.models import ModelConfig
+from recipes.reward_keys import RewardsKey, reward_specs
 from recipes.tasks import TaskConfig
-from rewards.spec import RewardSpec
 from rollouts.engine import EngineConfig
 from rollouts.modes import ModesConfig
 
@@ -30,8 +30,8 @@ class EvaluateConfig(BaseModel):
     """The rows; the evaluation split is used."""
     modes: ModesConfig = ModesConfig()
     """What the modes are; both are evaluated."""
-    rewards: list[RewardSpec] = Field(min_length=1)
-    """Rewards; evaluation.metric names the one that says what is right."""
+    rewards: RewardsKey
+    """Rewards, or a reward file; evaluation.metric names the one that says what is right."""
     engine: EngineConfig = EngineConfig()
     """vLLM."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -48,7 +48,8 @@ def main(config: EvaluateConfig, base_dir: Path | None = None) -> None:
     from recipes.tasks import load_rows
     from rollouts.engine import VLLMEngine
 
-    with rewards.build(config.rewards, set(config.task.columns), base_dir) as reward_set:
+    specs = reward_specs(config.rewards, config.modes, base_dir)
+    with rewards.build(specs, set(config.task.columns), base_dir) as reward_set:
         check_evaluation(config.evaluation, reward_set.names)
         rows = load_rows(config.task, "eval")
         checkpoint = resolve_model(config.model)

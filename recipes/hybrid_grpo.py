@@ -18,8 +18,8 @@ from base_model.config import LoraSettings
 from recipes.cli import CONFIGS, run_recipe
 from recipes.evaluation import EvaluationConfig, check_evaluation
 from recipes.models import ModelConfig
+from recipes.reward_keys import RewardsKey, reward_specs
 from recipes.tasks import TaskConfig
-from rewards.spec import RewardSpec
 from rl.config import LearnerConfig, TrainerConfig
 from rollouts.engine import EngineConfig
 from rollouts.modes import ModesConfig
@@ -79,8 +79,8 @@ class HybridGrpoConfig(BaseModel):
     """Rows to train and to evaluate on."""
     modes: ModesConfig = ModesConfig()
     """Short, long or hybrid, and what the modes are."""
-    rewards: list[RewardSpec] = Field(min_length=1)
-    """Rewards and their weights; the total is their weighted sum."""
+    rewards: RewardsKey
+    """Rewards and their weights, or a reward file (docs/rewards.md); the total is their weighted sum."""
     group_size: int = Field(8, ge=2)
     """Responses per prompt."""
     sampling: SamplingConfig = SamplingConfig()
@@ -122,7 +122,9 @@ def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:
     from recipes.tasks import load_rows
     from rl.run_directory import RunDirectory
 
-    with rewards.build(config.rewards, _columns(config.task), base_dir) as reward_set:
+    specs = reward_specs(config.rewards, config.modes, base_dir)
+    config = config.model_copy(update={"rewards": specs})  # the run directory keeps what the file said
+    with rewards.build(specs, _columns(config.task), base_dir) as reward_set:
         if config.evaluation:
             check_evaluation(config.evaluation, reward_set.names)
         rows = load_rows(config.task, "train")

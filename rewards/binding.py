@@ -1,6 +1,7 @@
 """A reward bound to a run: its label, weight and constants, how it is run, and how its arguments are filled."""
 
 import inspect
+import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -42,6 +43,7 @@ class Source:
     name: str
     args: Mapping[str, Any]
     base_dir: str | None
+    style: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,8 @@ class BoundReward:
     policy: Policy = field(default_factory=Policy)
     source: Source | None = None
     """Where an isolated process finds it; None = it is not isolated."""
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    """Held during a call that is made in the caller's own thread: other trainers score from several threads."""
 
     @property
     def kind(self) -> Kind:
@@ -102,14 +106,15 @@ class BoundReward:
         return f"reward {self.label!r} needs {key!r}, which this sample lacks (it has {_list(sample)})."
 
 
-def bind(spec: Any, columns: Collection[str], base_dir: Path | None) -> BoundReward:
-    found, constants = load(spec.name, spec.args, base_dir)
+def bind(spec: Any, columns: Collection[str] | None, base_dir: Path | None) -> BoundReward:
+    found, constants = load(spec.name, spec.args, base_dir, spec.style)
     label = spec.label or found.name
     weight = check_weight(label, found.weight if spec.weight is None else spec.weight)
     parameters = _parameters(found, label)
     takes_all = any(item.kind is item.VAR_KEYWORD for item in parameters)
     named = {item.name: item for item in parameters if item.kind in (item.KEYWORD_ONLY, item.POSITIONAL_OR_KEYWORD)}
-    available = {*RESPONSE_FIELDS, *POLICY_FIELDS, *columns, *([SCORES_FIELD] if found.group else [])}
+    known = named if columns is None else columns
+    available = {*RESPONSE_FIELDS, *POLICY_FIELDS, *known, *([SCORES_FIELD] if found.group else [])}
     for key in constants:
         if key not in named and not takes_all:
             raise RewardError(f"reward {label!r} has no argument {key!r} for its `args`.{nearest(key, named)}")
@@ -146,7 +151,7 @@ def _policy(spec: Any, found: Reward, label: str) -> Policy:
 
 def _source(spec: Any, found: Reward, base_dir: Path | None) -> Source:
     folder = None if base_dir is None else str(base_dir.resolve())
-    return Source(name=loadable_name(spec.name, found), args=spec.args, base_dir=folder)
+    return Source(name=loadable_name(spec.name, found), args=spec.args, base_dir=folder, style=spec.style)
 
 
 def _parameters(found: Reward, label: str) -> list[inspect.Parameter]:

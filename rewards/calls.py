@@ -6,6 +6,7 @@ import math
 import os
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,8 @@ def readings(label: str, returned: Any, where: str, size: int | None) -> list[Re
 def call_here(call: Call) -> list[Reading]:
     """Make a call of a sync reward in this thread."""
     try:
-        returned = call.item.reward.function(**call.arguments)
+        with call.item.lock if call.item.kind == "inline" else nullcontext():
+            returned = call.item.reward.function(**call.arguments)
     except (Exception, SystemExit) as error:  # a sys.exit() in a user's function must not end the run with status 0
         raise call.raised(error) from error
     return call.read(returned)

@@ -203,7 +203,12 @@ def _left(deadline: float | None) -> float | None:
 
 def _introduction(item: BoundReward) -> bytes:
     assert item.source is not None, item.label
-    source = {"name": item.source.name, "args": item.source.args, "base_dir": item.source.base_dir}
+    source = {
+        "name": item.source.name,
+        "args": item.source.args,
+        "base_dir": item.source.base_dir,
+        "style": item.source.style,
+    }
     return json.dumps({"sys_path": sys.path, "label": item.label, **source}).encode() + b"\n"
 
 

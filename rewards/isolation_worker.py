@@ -48,7 +48,7 @@ def _load(request: dict[str, Any], replies: Any) -> Callable[[dict[str, Any]], d
     sys.path[:] = request["sys_path"]
     base_dir = None if request["base_dir"] is None else Path(request["base_dir"])
     try:
-        reward, _ = load(request["name"], request["args"], base_dir)
+        reward, _ = load(request["name"], request["args"], base_dir, request["style"])
     except RewardError as error:
         _answer(replies, {"status": "refused", "error": str(error).rstrip(".")})
         return None

@@ -16,24 +16,29 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Collection, Mapping
-from importlib.metadata import entry_points
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from rewards.registry import BUILTIN, REGISTRY, Reward, RewardError, place_of
+from rewards.styles import adapt
 
 ENTRY_POINT_GROUP = "tandem.rewards"
 
 
-def load(name: str, args: Mapping[str, Any], base_dir: Path | None = None) -> tuple[Reward, dict[str, Any]]:
+def load(
+    name: str, args: Mapping[str, Any], base_dir: Path | None = None, style: str | None = None
+) -> tuple[Reward, dict[str, Any]]:
     """Find a reward.
 
     Args:
         name: any of the forms above.
         args: the YAML's constants; a class takes them all in its constructor.
         base_dir: the folder that `path/file.py` is relative to (the YAML's).
+        style: the function's calling convention (`rewards.styles`); None = told from its arguments.
 
     Returns:
         The reward, and the constants left for its call.
@@ -41,8 +46,12 @@ def load(name: str, args: Mapping[str, Any], base_dir: Path | None = None) -> tu
     Raises:
         RewardError: nothing of that name, or the user's module fails to import.
     """
+    return adapt(*_find(name, args, base_dir), style)
+
+
+def _find(name: str, args: Mapping[str, Any], base_dir: Path | None) -> tuple[Reward, dict[str, Any]]:
     if ":" not in name:
-        return _registered(name, base_dir), dict(args)
+        return _registered(name, args)
     where, _, attribute = name.rpartition(":")
     module = _file_module(where, base_dir) if where.endswith(".py") else _import(where, f"reward {name!r}")
     target = _attribute(module, attribute, name)
@@ -78,14 +87,15 @@ def nearest(word: str, options: Collection[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def _registered(name: str, base_dir: Path | None) -> Reward:
+def _registered(name: str, args: Mapping[str, Any]) -> tuple[Reward, dict[str, Any]]:
     if name in BUILTIN:
         found: Reward = getattr(importlib.import_module(BUILTIN[name]), name).__tandem_reward__
-        return found
-    if name not in REGISTRY:
-        _load_entry_point(name)
+        return found, dict(args)
     if name in REGISTRY:
-        return REGISTRY[name]
+        return REGISTRY[name], dict(args)
+    points = [point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name == name]
+    if points:
+        return _from_entry_point(name, points, args)
     hint = nearest(name, known_names())
     raise RewardError(
         f"no reward is named {name!r}.{hint} Valid names: {', '.join(known_names())}; "
@@ -93,19 +103,20 @@ def _registered(name: str, base_dir: Path | None) -> Reward:
     )
 
 
-def _load_entry_point(name: str) -> None:
-    """Import the entry point of this name, if an installed package has one, and register its target under it."""
-    points = [point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name == name]
+def _from_entry_point(
+    name: str, points: Sequence[EntryPoint], args: Mapping[str, Any]
+) -> tuple[Reward, dict[str, Any]]:
+    """Import what the entry points of one name lead to; a function without a decorator is labelled by that name."""
     if len({point.value for point in points}) > 1:
         places = " and ".join(sorted(point.value for point in points))
         raise RewardError(f"two installed packages give a reward named {name!r}: {places}. Name one by its module.")
-    for point in points[:1]:
-        try:
-            target = point.load()
-        except Exception as error:
-            raise RewardError(f"reward {name!r} (entry point {point.value}) fails to import: {brief(error)}") from error
-        found, _ = _as_reward(target, name, {})
-        REGISTRY.setdefault(name, found)
+    point = points[0]
+    try:
+        target = point.load()
+    except (Exception, SystemExit) as error:
+        raise RewardError(f"reward {name!r} (entry point {point.value}) fails to import: {brief(error)}") from error
+    found, constants = _as_reward(target, name, args)
+    return (found if hasattr(target, "__tandem_reward__") else replace(found, name=name)), constants
 
 
 def _file_module(where: str, base_dir: Path | None) -> ModuleType:

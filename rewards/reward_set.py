@@ -5,6 +5,7 @@ dataset's columns.
 """
 
 import os
+import threading
 import weakref
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from rewards.batch import Batch
 from rewards.binding import BoundReward, Sample, bind, refuse_doubles, validate
 from rewards.outcome import Score, short
-from rewards.registry import POLICY_FIELDS, RewardError
+from rewards.registry import POLICY_FIELDS, SCORES_FIELD, RewardError
 from rewards.running import Runner
 
 __all__ = ["BoundReward", "RewardSet", "Score", "build"]
@@ -22,12 +23,13 @@ __all__ = ["BoundReward", "RewardSet", "Score", "build"]
 GOLD_TOLERANCE = 1e-6
 
 
-def build(specs: Sequence[Any], columns: Collection[str] = (), base_dir: Path | None = None) -> "RewardSet":
+def build(specs: Sequence[Any], columns: Collection[str] | None = (), base_dir: Path | None = None) -> "RewardSet":
     """Load and check the rewards of a run; nothing is scored yet.
 
     Args:
         specs: `RewardSpec`s, names or mappings, in the order of the breakdown.
-        columns: the dataset's columns, which rewards may name as arguments.
+        columns: the dataset's columns, which rewards may name as arguments; None = not known yet: any argument may be
+            one, and a sample that lacks it is refused when it is scored.
         base_dir: the folder of the YAML, for `path/file.py:function`.
 
     Raises:
@@ -53,6 +55,7 @@ class RewardSet:
         self._rewards = tuple(rewards)
         self._background: Runner | None = None
         self._process = os.getpid()
+        self._lock = threading.Lock()
         self._folder: Path | None = None
 
     @property
@@ -64,6 +67,21 @@ class RewardSet:
     def weights(self) -> dict[str, float]:
         """Return the weight of each reward, by label."""
         return {item.label: item.weight for item in self._rewards}
+
+    @property
+    def group_names(self) -> list[str]:
+        """Return the labels of the group rewards: those that must see all responses to a prompt at once."""
+        return [item.label for item in self._rewards if item.reward.group]
+
+    @property
+    def needs(self) -> dict[str, str]:
+        """Return each field that a sample must have (argument without a default), with the first reward that asks."""
+        needs: dict[str, str] = {}
+        for item in self._rewards:
+            for key in item.fields:
+                if key not in item.optional and key != SCORES_FIELD:
+                    needs.setdefault(key, item.label)
+        return needs
 
     @property
     def is_verifier(self) -> bool:
@@ -96,7 +114,8 @@ class RewardSet:
     def score(self, groups: Sequence[Sequence[Sample]]) -> list[list[Score]]:
         """Score every response of every group.
 
-        Rewards of one response come first, then the group rewards, which may look at them (`scores`).
+        Rewards of one response come first, then the group rewards, which may look at them (`scores`). May be called
+        from several threads; a reward that is neither `parallel` nor async is then called by one of them at a time.
 
         Raises:
             RewardError: a reward failed and is not to be counted as missing, or too many are missing; see
@@ -154,10 +173,11 @@ class RewardSet:
 
     def _runner(self) -> Runner:
         """Return the background; a forked child starts its own, since threads do not survive a fork."""
-        if self._background is None or self._process != os.getpid():
-            self._background, self._process = Runner(), os.getpid()
-            weakref.finalize(self, self._background.close)  # a set that nobody closed
-        return self._background
+        with self._lock:
+            if self._background is None or self._process != os.getpid():
+                self._background, self._process = Runner(), os.getpid()
+                weakref.finalize(self, self._background.close)  # a set that nobody closed
+            return self._background
 
 
 def _gold_sample(row: Sample, gold: Callable[[Any], str]) -> dict[str, Any]:

@@ -34,6 +34,8 @@ class RewardSpec(BaseModel):
     """Run in a worker process that can be killed, with a memory limit."""
     memory_mb: int = Field(1024, ge=16)
     """Memory that the calls in an isolated process may add to what it has when it is ready, in MiB."""
+    style: Literal["tandem", "trl", "trl_text", "verl"] | None = None
+    """Whose calling convention the function has; None = told from its arguments (trl gets messages, trl_text text)."""
 
     @model_validator(mode="before")
     @classmethod

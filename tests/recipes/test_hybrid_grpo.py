@@ -85,6 +85,7 @@ def _evaluation_config(folder: Path, run: Path) -> bool:
 
 REFUSALS: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "unknown reward": ({"rewards": ["acuracy"]}, [], "accuracy"),
+    "missing reward file": ({"rewards": "nowhere.yaml"}, [], "nowhere.yaml does not exist"),
     "misspelt function": ({"rewards": [f"{ROOT}/tests/recipes/letters.py:leters"]}, [], "letters"),
     "unfillable argument": ({"rewards": ["mine.py:needy"]}, [], "colour"),
     "duplicate": ({"rewards": ["format", "format"]}, [], "format"),

@@ -113,14 +113,62 @@ def test_decorated_function_keeps_name_and_weight_and_stays_callable(tmp_path):
     assert module.please(answer="no") == 0.0
 
 
-def test_entry_point(tmp_path, monkeypatch):
-    write(tmp_path, "def from_package(answer):\n    return 7.0\n", "packaged_reward.py")
-    info = tmp_path / "packaged_reward-1.0.dist-info"
+def install(folder: Path, name: str, code: str, points: str) -> None:
+    """Lay out a package as pip would leave it: a module and its dist-info."""
+    write(folder, code, f"{name}.py")
+    info = folder / f"{name}-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: packaged-reward\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[tandem.rewards]\nlucky = packaged_reward:from_package\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[tandem.rewards]\n{points}\n")
+
+
+def test_rewards_of_an_installed_package(tmp_path, monkeypatch):
+    code = """
+    from rewards import group_reward, reward
+
+    def from_package(answer):
+        return 7.0
+
+    @reward("polite", weight=0.25)
+    def please(*, answer):
+        return 1.0
+
+    @group_reward("most_polite")
+    def most(*, answer):
+        return [2.0] * len(answer)
+
+    class Longer:
+        def __init__(self, limit):
+            self.limit = limit
+        def __call__(self, answer):
+            return float(len(answer) > self.limit)
+
+    def of_trl(completions, **columns):
+        return [3.0 for _ in completions]
+    """
+    targets = {"lucky": "from_package", "polite": "please", "most": "most", "longer": "Longer", "theirs": "of_trl"}
+    points = "\n".join(f"{name} = installed_rewards:{target}" for name, target in targets.items())
+    install(tmp_path, "installed_rewards", code, points)
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert total("lucky") == 7.0
+    specs = ["lucky", "polite", "most", {"name": "longer", "args": {"limit": 5}}, "theirs", "format"]
+    with build(specs) as rewards:
+        [[score]] = rewards.score([[SAMPLE]])
+    expected = {"lucky": 7.0, "polite": 1.0, "most_polite": 2.0, "longer": 0.0, "theirs": 3.0, "format": 1.0}
+    assert score.breakdown == expected
+    assert score.total == pytest.approx(7.0 + 0.25 + 2.0 + 3.0 + 1.0)
+    assert total({"name": "longer", "args": {"limit": 0}}) == 1.0  # its constants are those of this run
+
+
+def test_entry_points_that_cannot_be_used(tmp_path, monkeypatch):
+    install(tmp_path, "first_package", "def f(answer):\n    return 1.0\n", "same = first_package:f")
+    install(tmp_path, "second_package", "import no_such\n", "same = second_package:f\nbroken = second_package:f")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(RewardError, match=r"two installed packages give a reward named 'same'.*Name one by its module"):
+        build(["same"])
+    with pytest.raises(RewardError, match=r"'broken' \(entry point second_package:f\) fails to import.*no_such"):
+        build(["broken"])
+    with pytest.raises(RewardError, match=r"no reward is named 'brokn'\. Did you mean 'broken'"):
+        build(["brokn"])
 
 
 @pytest.mark.parametrize(

@@ -200,3 +200,15 @@ def test_totals_for_any_weights_and_shapes(pairs, sizes):
     assert [len(group) for group in scores] == sizes
     expected = sum(value * weight for value, weight in pairs)
     assert all(item.total == pytest.approx(expected, abs=1e-3) for group in scores for item in group)
+
+
+def test_columns_that_are_not_known_yet(tmp_path):
+    (tmp_path / "m.py").write_text("def hinted(answer, hint, extra=5.0):\n    return float(hint) + extra\n")
+    with build(["m.py:hinted", {"name": "length", "args": {"correct": "hinted"}}], None, tmp_path) as rewards:
+        assert rewards.needs == {"answer": "hinted", "hint": "hinted", "response_ids": "length"}
+        assert rewards.group_names == ["length"]
+        sample = {"answer": "a", "hint": 1, "response_ids": [1]}
+        assert rewards.score([[sample]])[0][0].breakdown == {"hinted": 6.0, "length": 0.0}
+        assert rewards.score([[{**sample, "extra": 0.5}]])[0][0].value("hinted") == 1.5
+        with pytest.raises(RewardError, match=r"'hinted' needs 'hint', which this sample lacks \(it has answer"):
+            rewards.score([[{"answer": "a", "response_ids": [1]}]])
