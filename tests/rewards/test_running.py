@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-import rewards.running
+import rewards.event_loop
 from rewards import RewardError, RewardSet, build
 from rewards.binding import Policy
 from rewards.calls import FAILED_FILE
+from rewards.event_loop import BLOCKED_S, MAX_STUCK
 from rewards.outcome import Outcome
-from rewards.running import BLOCKED_S, MAX_STUCK
 from tests.rewards.test_reward_set import make, sample
 
 FILE = Path(__file__).parent / "misbehaving.py"
@@ -204,7 +204,7 @@ def test_late_results_of_threads_are_dropped_and_too_many_stuck_threads_stop_the
         with pytest.raises(RewardError, match=rf"{MAX_STUCK + 1} of its calls are still running.*Set isolate: true"):
             reward_set.score([[sample()] * (MAX_STUCK + 5)])
         release.set()
-        wait_until(lambda: reward_set._background._stuck["f"] == 0)
+        wait_until(lambda: reward_set._background._loop._stuck["f"] == 0)
 
 
 def wait_until(holds, limit_s=5.0):
@@ -223,8 +223,8 @@ def test_retries_with_doubled_waits(form, monkeypatch):
         waits.append(seconds)
         await real_sleep(0)
 
-    monkeypatch.setattr(rewards.running.asyncio, "sleep", note)
-    monkeypatch.setattr("rewards.batch.time.sleep", waits.append)
+    monkeypatch.setattr(rewards.event_loop.asyncio, "sleep", note)
+    monkeypatch.setattr("rewards.calls.time.sleep", waits.append)
 
     def flaky(answer):
         calls.append(answer)
