@@ -328,7 +328,8 @@ class Batch:
             call, error = self._stopped
             raise self._stop(call, error) from error.__cause__
         if self._used is not None and self._used.failure is not None:
-            raise self._used.failure
+            culprit, error = self._used.failure
+            raise RewardError(f"{error}.") if culprit is None else self._stop(culprit, error)
 
     def _stop(self, call: Call, error: CallError) -> RewardError:
         return RewardError(f"{error}{save_failure(self._folder, call, error)}.")

@@ -24,12 +24,11 @@ import weakref
 from collections import Counter
 from collections.abc import Coroutine
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 from rewards.binding import BoundReward
 from rewards.calls import Call, CallError, again, call_here
 from rewards.outcome import Reading
-from rewards.registry import RewardError
 from rewards.threads import DaemonThreads
 
 logger = logging.getLogger(__name__)
@@ -41,19 +40,26 @@ BLOCKED_S = 1.0
 """An event loop that has not turned for so long is blocked."""
 CANCEL_GRACE_S = 0.1
 
-_current: contextvars.ContextVar[BoundReward | None] = contextvars.ContextVar("reward", default=None)
+_current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("call", default=None)
+
+
+class Failure(NamedTuple):
+    """Why no call can come to an end any more, and the call that is to blame, where it is known."""
+
+    call: Call | None
+    error: CallError
 
 
 class EventLoop:
     """Runs calls in the background, each as often as its reward's policy says; ended by `close`."""
 
     def __init__(self) -> None:
-        self.failure: RewardError | None = None
+        self.failure: Failure | None = None
         """Set when no call can come to an end any more."""
         self._gates: dict[str, asyncio.Semaphore] = {}
         self._stuck: Counter[str] = Counter()
         self._threads = DaemonThreads("reward")
-        self._rewards: weakref.WeakKeyDictionary[Any, BoundReward] = weakref.WeakKeyDictionary()
+        self._calls: weakref.WeakKeyDictionary[Any, Call] = weakref.WeakKeyDictionary()
         self._ended = threading.Event()
         self._beat = time.monotonic()
         self._loop = asyncio.new_event_loop()
@@ -94,7 +100,7 @@ class EventLoop:
             await asyncio.sleep(wait)
 
     async def _attempt(self, call: Call) -> list[Reading]:
-        task = self._loop.create_task(self._start(call), context=_context(call.item))
+        task = self._loop.create_task(self._start(call), context=_context(call))
         try:
             await asyncio.wait({task}, timeout=call.item.policy.timeout_s)
         except asyncio.CancelledError:  # nobody wants the result any more
@@ -125,13 +131,12 @@ class EventLoop:
             self._stuck[label] += 1
             task.add_done_callback(lambda late: self._drop(label, late))
         sentence = f"{call.failed('timed out')}: no answer within {limit_s:g} s"
-        if self._stuck[label] <= MAX_STUCK:
-            return CallError(sentence)
-        return CallError(
-            f"{sentence}, and {self._stuck[label]} of its calls are still running long after that. "
-            "Set isolate: true for this reward, so that they can be ended",
-            fatal=True,
-        )
+        if self._stuck[label] > MAX_STUCK:
+            more = f", and {self._stuck[label]} of its calls are still running after that: isolate: true would end them"
+            return CallError(sentence + more, fatal=True)
+        if not task.done():
+            sentence += " (the call goes on, its result will be dropped; isolate: true would end it)"
+        return CallError(sentence)
 
     def _drop(self, label: str, late: "asyncio.Task[Any]") -> None:
         """Take note that a call which was given up has ended after all; what it gave is dropped."""
@@ -155,7 +160,7 @@ class EventLoop:
         except BaseException as error:  # such as a sys.exit() in a task that a user's coroutine has started
             ending = error
         if not self._ended.is_set():
-            self.failure = RewardError(f"the event loop of the async rewards ended: {ending!r}.")
+            self.failure = Failure(None, CallError(f"the event loop of the async rewards ended: {ending!r}"))
         for task in asyncio.all_tasks(self._loop):
             task.cancel()
         with contextlib.suppress(Exception, SystemExit):
@@ -168,12 +173,12 @@ class EventLoop:
         self._loop.call_later(BEAT_S, self._tick)
 
     def _new_task(self, loop: Any, coroutine: Coroutine[Any, Any, Any], **options: Any) -> "asyncio.Task[Any]":
-        """Make a task, and remember for which reward it works: those that a user's coroutine starts, too."""
+        """Make a task, and remember for which call it works: those that a user's coroutine starts, too."""
         task = asyncio.Task(coroutine, loop=loop, **options)
         context = options.get("context")
-        item = context.get(_current) if context is not None else _current.get()
-        if item is not None:
-            self._rewards[task] = item
+        call = context.get(_current) if context is not None else _current.get()
+        if call is not None:
+            self._calls[task] = call
         return task
 
     def _watch(self) -> None:
@@ -182,33 +187,37 @@ class EventLoop:
         while not self._ended.wait(BEAT_S):
             beat, late_s = self._beat, time.monotonic() - self._beat
             task = asyncio.current_task(self._loop) if late_s > BLOCKED_S else None
-            item = None if task is None else self._rewards.get(task)
+            call = None if task is None else self._calls.get(task)
             # Seen twice: a machine that was asleep, or a starved thread, is no blocked loop.
-            if item is not None and before == (task, beat):
-                self._blocked(item, late_s, warned)
+            if call is not None and before == (task, beat):
+                self._blocked(call, late_s, warned)
             before = (task, beat)
 
-    def _blocked(self, item: BoundReward, late_s: float, warned: set[str]) -> None:
+    def _blocked(self, call: Call, late_s: float, warned: set[str]) -> None:
         """Say which reward blocks the loop; end the run if its time-out is over."""
-        remedy = "Use an async client in it, make it a plain function marked parallel=True, or set isolate: true"
-        if item.label not in warned:
-            warned.add(item.label)
-            place = self._place()
-            logger.warning("reward %r blocks the event loop of all async rewards%s. %s.", item.label, place, remedy)
-        limit_s = item.policy.timeout_s
+        remedy = "use an async client in it, make it a plain function marked parallel=True, or set isolate: true"
+        label, limit_s = call.item.label, call.item.policy.timeout_s
+        if label not in warned:
+            warned.add(label)
+            logger.warning("reward %r blocks the event loop of all async rewards%s: %s", label, self._place(), remedy)
         if limit_s is not None and late_s > limit_s + BLOCKED_S and self.failure is None:
-            self.failure = RewardError(
-                f"reward {item.label!r} has blocked the event loop of all async rewards for {late_s:.1f} s"
-                f"{self._place()}, longer than its timeout_s of {limit_s:g}. {remedy}."
+            sentence = (
+                f"{call.failed('has blocked the event loop of all async rewards')} for {late_s:.1f} s{self._place()}, "
+                f"longer than its timeout_s of {limit_s:g}: {remedy}"
             )
+            self.failure = Failure(call, CallError(sentence, "".join(traceback.format_list(self._stack()))))
 
     def _place(self) -> str:
+        stack = self._stack()
+        return f" ({stack[-1].filename}:{stack[-1].lineno})" if stack else ""
+
+    def _stack(self) -> list[traceback.FrameSummary]:
+        """Return where the loop's thread is just now."""
         frame = sys._current_frames().get(self._thread.ident or 0)
-        lines = traceback.extract_stack(frame) if frame is not None else []
-        return f" ({lines[-1].filename}:{lines[-1].lineno})" if lines else ""
+        return list(traceback.extract_stack(frame)) if frame is not None else []
 
 
-def _context(item: BoundReward) -> contextvars.Context:
+def _context(call: Call) -> contextvars.Context:
     context = contextvars.copy_context()
-    context.run(_current.set, item if item.kind == "async" else None)
+    context.run(_current.set, call if call.item.kind == "async" else None)
     return context

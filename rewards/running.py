@@ -5,14 +5,14 @@ parallel reward                                 daemon threads
 isolated reward                                 daemon threads, each of which asks a process (rewards.isolation)
 """
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future
 
 from rewards.calls import Call, attempts, call_here
-from rewards.event_loop import EventLoop
+from rewards.event_loop import EventLoop, Failure
 from rewards.isolation import IsolatedProcesses
 from rewards.outcome import Reading
-from rewards.registry import RewardError
 from rewards.threads import DaemonThreads
 
 
@@ -20,12 +20,18 @@ class Runner:
     """Runs calls that need not be waited for, each as often as its reward's policy says; ended by `close`."""
 
     def __init__(self) -> None:
+        self._owner = os.getpid()
         self._loop: EventLoop | None = None
         self._threads: dict[str, DaemonThreads] = {}
         self._processes: dict[str, IsolatedProcesses] = {}
 
     @property
-    def failure(self) -> RewardError | None:
+    def is_mine(self) -> bool:
+        """Return whether this process started it: threads do not survive a fork."""
+        return self._owner == os.getpid()
+
+    @property
+    def failure(self) -> Failure | None:
         """Return why no call can come to an end any more; None if all is well."""
         return None if self._loop is None else self._loop.failure
 
@@ -42,7 +48,9 @@ class Runner:
         return self._threads[item.label].submit(lambda: attempts(call, one))
 
     def close(self) -> None:
-        """End what can be ended: coroutines, processes and idle threads."""
+        """End what can be ended: coroutines, processes and idle threads. A forked child leaves its parent's alone."""
+        if not self.is_mine:
+            return
         for threads in self._threads.values():
             threads.close()
         for processes in self._processes.values():
