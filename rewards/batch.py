@@ -11,20 +11,19 @@ together by position. `RewardSet.score` does the same at one go.
 import logging
 import math
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rewards.binding import BoundReward, Sample
-from rewards.calls import Call, CallError, call_here, save_failure
+from rewards.calls import Call, CallError, attempts, call_here, save_failure
 from rewards.outcome import Reading, Score, Values
-from rewards.registry import SCORES_FIELD, RewardError
-from rewards.running import Runner, again
+from rewards.registry import RewardError
+from rewards.running import Runner
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +46,8 @@ class _Group:
     """Whether the rewards that wait for the policy may start."""
     calls: dict[str, list["_Pending"]] = field(default_factory=dict)
     """By reward: [G] calls, or the one call of a group reward."""
+    responses_done: bool = False
+    """Whether the rewards of single responses are known, and those of the group have been started."""
     scores: list[Score] | None = None
 
 
@@ -76,6 +77,7 @@ class Batch:
         self._folder = folder
         self._policy_fields = frozenset[str]().union(*(item.policy_fields for item in rewards))
         self._groups: dict[int, _Group] = {}
+        self._open = 0
         self._samples = 0
         self._lock = threading.Lock()
         self._stopped: tuple[Call, CallError] | None = None
@@ -97,6 +99,7 @@ class Batch:
         carried = all(self._policy_fields <= sample.keys() for sample in samples)
         group = _Group(index=index, first=self._samples, samples=list(samples), supplied=carried)
         self._groups[index] = group
+        self._open += 1
         self._samples += len(samples)
         self._check()
         self._start_background(group)
@@ -129,7 +132,7 @@ class Batch:
             if not wanted.supplied:
                 self.supply(index, [{}] * len(wanted.samples))  # what has no default is refused there
             self._finish(wanted)
-            if all(group.scores is not None for group in self._groups.values()):
+            if self._open == 0:
                 self._check_missing()
         assert wanted.scores is not None
         return wanted.scores
@@ -161,7 +164,7 @@ class Batch:
                 group.calls[item.label] = [self._submit(call) for call in self._response_calls(item, group)]
         for item in self._together:
             # Where no response can lose its score, only `scores` makes a group reward wait for the other rewards.
-            early = SCORES_FIELD not in item.fields and not item.takes_all and not self._can_lose
+            early = not item.reads_scores and not self._can_lose
             if item.kind != "inline" and early and group.samples and self._may_start(item, group):
                 group.calls[item.label] = [
                     self._submit(_group_call(item, group, group.samples, [{}] * len(group.samples)))
@@ -195,18 +198,11 @@ class Batch:
                 self._stopped = self._stopped or (call, error)
 
     def _call_inline(self, call: Call) -> _Pending:
-        waits = iter(call.item.policy.waits)
-        attempts = 0
-        while True:
-            attempts += 1
-            try:
-                return _Pending(call=call, readings=call_here(call))
-            except CallError as error:
-                wait_s = next(waits, None)
-                if wait_s is None:
-                    self._failed(call, again(error, attempts), error.__cause__)
-                    return _Pending(call=call)
-            time.sleep(wait_s)
+        try:
+            return _Pending(call=call, readings=attempts(call, call_here))
+        except CallError as error:
+            self._failed(call, error, error.__cause__)
+        return _Pending(call=call)
 
     def _failed(self, call: Call, error: CallError, cause: BaseException | None) -> None:
         """Count a call without a result as missing, or stop the run."""
@@ -220,13 +216,20 @@ class Batch:
     # -- from calls to scores ------------------------------------------------------------------------------------------
 
     def _finish(self, wanted: _Group) -> None:
-        ready = [self._groups[index] for index in sorted(self._groups)]
-        ready = [group for group in ready if group.supplied and group.scores is None]
-        for group in ready:
-            self._run_inline(group)
-        for group in ready:
-            self._start_together(group)
+        if not wanted.responses_done:
+            self._finish_responses()
         wanted.scores = self._scores(wanted)
+        self._open -= 1
+
+    def _finish_responses(self) -> None:
+        """Of all groups that can be: so that their group rewards run at the same time, too."""
+        new = [self._groups[index] for index in sorted(self._groups)]
+        new = [group for group in new if group.supplied and not group.responses_done]
+        for group in new:
+            self._run_inline(group)
+        for group in new:
+            self._start_together(group)
+            group.responses_done = True
 
     def _run_inline(self, group: _Group) -> None:
         for item in self._each:
@@ -238,16 +241,27 @@ class Batch:
         """Start the group rewards, once all rewards of single responses are known."""
         for item in self._each:
             self._wait(group.calls[item.label])
-        kept = self._complete(group)
         waiting = [item for item in self._together if item.label not in group.calls]
+        kept = self._complete(group) if waiting else []
         if not kept:
             group.calls.update({item.label: [] for item in waiting})
             return
         samples, scores = [group.samples[i] for i in kept], [self._values(group, i) for i in kept]
         for item in waiting:
+            if item.reads_scores:
+                self._add_group_values(item, group, scores)
             call = _group_call(item, group, samples, [dict(values) for values in scores])
             background = item.kind != "inline"
             group.calls[item.label] = [self._submit(call) if background else self._call_inline(call)]
+
+    def _add_group_values(self, reader: BoundReward, group: _Group, scores: Sequence[Values]) -> None:
+        """Add what the group rewards named before this one gave."""
+        for item in self._together[: self._together.index(reader)]:
+            calls = group.calls[item.label]
+            self._wait(calls)
+            for i, values in enumerate(scores):
+                readings = calls[0].readings
+                values.update({item.label: None} if readings is None else readings[i].values)
 
     def _complete(self, group: _Group) -> list[int]:
         """Return the responses that no reward with a weight is missing for; the others are out of the group."""
@@ -265,11 +279,14 @@ class Batch:
     def _wait(self, calls: Sequence[_Pending]) -> None:
         """Wait for calls; those that failed are counted as missing or stop the run."""
         open_calls = {item.future: item for item in calls if item.future is not None}
-        while wait(open_calls, timeout=CHECK_S).not_done:
+        while open_calls and wait(open_calls, timeout=CHECK_S).not_done:
             self._check()
         for future, item in open_calls.items():
             try:
                 item.readings = future.result()
+            except CancelledError:
+                self._check()
+                raise
             except CallError as error:
                 self._failed(item.call, error, error.__cause__)
             item.future = None
@@ -322,7 +339,8 @@ class Batch:
             call, error = self._stopped
             raise self._stop(call, error) from error.__cause__
         if self._used is not None and self._used.failure is not None:
-            raise self._used.failure
+            culprit, error = self._used.failure
+            raise RewardError(f"{error}.") if culprit is None else self._stop(culprit, error)
 
     def _stop(self, call: Call, error: CallError) -> RewardError:
         return RewardError(f"{error}{save_failure(self._folder, call, error)}.")

@@ -1,9 +1,11 @@
 """A reward bound to a run: its label, weight and constants, how it is run, and how its arguments are filled."""
 
 import inspect
+import os
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +15,8 @@ from rewards.registry import POLICY_FIELDS, RESPONSE_FIELDS, SCORES_FIELD, Rewar
 Sample = Mapping[str, Any]
 Kind = Literal["inline", "async", "threads", "isolated"]
 
+MAX_ASYNC = 64
+"""Calls of an async reward in flight at once, by default: a judge behind a service should not meet the whole batch."""
 MAX_WAIT_S = 60.0
 """The doubled wait before a repetition grows no further."""
 
@@ -66,7 +70,7 @@ class BoundReward:
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
     """Held during a call that is made in the caller's own thread: other trainers score from several threads."""
 
-    @property
+    @cached_property
     def kind(self) -> Kind:
         """Return how it is run: in the caller's thread, in the event loop, in threads, or in processes of its own."""
         if self.policy.isolate:
@@ -77,6 +81,17 @@ class BoundReward:
         return "threads" if self.reward.parallel or self.policy.timeout_s is not None else "inline"
 
     @property
+    def concurrency(self) -> int:
+        """Return how many calls may be under way at the same time."""
+        default = {"async": MAX_ASYNC, "threads": 2 * (os.cpu_count() or 1) if self.reward.parallel else 1}
+        return self.policy.concurrency or default.get(self.kind, 1)
+
+    @property
+    def reads_scores(self) -> bool:
+        """Return whether a group reward looks at what the rewards before it gave."""
+        return SCORES_FIELD in self.fields or self.takes_all
+
+    @cached_property
     def policy_fields(self) -> frozenset[str]:
         """Return those of its arguments that only the policy can give."""
         return frozenset(self.fields).intersection(POLICY_FIELDS)

@@ -4,8 +4,9 @@ import contextlib
 import json
 import math
 import os
+import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,26 @@ def call_here(call: Call) -> list[Reading]:
     except (Exception, SystemExit) as error:  # a sys.exit() in a user's function must not end the run with status 0
         raise call.raised(error) from error
     return call.read(returned)
+
+
+def attempts(call: Call, one: Callable[[Call], list[Reading]]) -> list[Reading]:
+    """Make a call with `one`, as often as its reward's policy says; CallError of the last attempt."""
+    waits = iter(call.item.policy.waits)
+    number = 0
+    while True:
+        number += 1
+        try:
+            return one(call)
+        except CallError as error:
+            wait_s = next(waits, None)
+            if error.fatal or wait_s is None:
+                raise again(error, number) from error.__cause__
+        time.sleep(wait_s)
+
+
+def again(error: CallError, number: int) -> CallError:
+    """Return the failure of the last of several attempts, with their number."""
+    return error if number == 1 else CallError(f"{error} (attempt {number})", error.trace, fatal=error.fatal)
 
 
 def save_failure(folder: Path | None, call: Call, error: CallError) -> str:

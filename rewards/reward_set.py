@@ -4,7 +4,6 @@ G = responses of a group. A group is a sequence of samples, a sample a mapping w
 dataset's columns.
 """
 
-import os
 import threading
 import weakref
 from collections.abc import Callable, Collection, Sequence
@@ -54,7 +53,6 @@ class RewardSet:
     def __init__(self, rewards: Sequence[BoundReward]) -> None:
         self._rewards = tuple(rewards)
         self._background: Runner | None = None
-        self._process = os.getpid()
         self._lock = threading.Lock()
         self._folder: Path | None = None
 
@@ -150,7 +148,7 @@ class RewardSet:
 
     def close(self) -> None:
         """End the background's threads and processes, and the verifier's."""
-        if self._background is not None and self._process == os.getpid():
+        if self._background is not None:
             self._background.close()
         self._background = None
         from rewards.sandbox import close_shared
@@ -172,10 +170,10 @@ class RewardSet:
             return batch.results()
 
     def _runner(self) -> Runner:
-        """Return the background; a forked child starts its own, since threads do not survive a fork."""
+        """Return the background; a forked child starts its own."""
         with self._lock:
-            if self._background is None or self._process != os.getpid():
-                self._background, self._process = Runner(), os.getpid()
+            if self._background is None or not self._background.is_mine:
+                self._background = Runner()
                 weakref.finalize(self, self._background.close)  # a set that nobody closed
             return self._background
 

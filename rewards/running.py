@@ -1,238 +1,64 @@
-"""Where the calls of rewards run that need not be waited for: one event loop in a thread of its own.
+"""The background of a reward set: what runs where, each part started when it is first needed.
 
-    caller's thread                event loop's thread ("rewards")              beside it
-    Runner.submit(call) ---------> one task per call: gate, attempts, waits
-                                     async reward:    awaited here
-                                     parallel reward: -------------------->     a daemon thread per call under way
-                                     isolated reward: -------------------->     a daemon thread, which asks a process
-    future.result()     <--------- values, or CallError                         the watch: is the loop still turning?
-
-All async rewards share the loop, so they run at the same time as each other and as the caller. An attempt that is out
-of time is left behind: a coroutine is cancelled, a process killed; a thread cannot be, so its late result is dropped.
-A coroutine that computes or sleeps without `await` stops all others: the watch says which it is, and ends the run once
-its time-out is over, since such a call cannot be left.
+async reward, or a sync one with a time-out     the event loop (rewards.event_loop)
+parallel reward                                 daemon threads
+isolated reward                                 daemon threads, each of which asks a process (rewards.isolation)
 """
 
-import asyncio
-import contextlib
-import contextvars
-import logging
 import os
-import sys
-import threading
-import time
-import traceback
-import weakref
-from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
 
-from rewards.binding import BoundReward
-from rewards.calls import Call, CallError, call_here
+from rewards.calls import Call, attempts, call_here
+from rewards.event_loop import EventLoop, Failure
 from rewards.isolation import IsolatedProcesses
 from rewards.outcome import Reading
-from rewards.registry import RewardError
 from rewards.threads import DaemonThreads
-
-logger = logging.getLogger(__name__)
-
-MAX_ASYNC = 64
-"""Calls of an async reward in flight at once, by default: a judge behind a service should not meet the whole batch."""
-MAX_STUCK = 16
-"""Calls of one reward that may still be running after their time-out before the run stops: each holds a thread."""
-BEAT_S = 0.1
-BLOCKED_S = 1.0
-"""An event loop that has not turned for so long is blocked."""
-CANCEL_GRACE_S = 0.1
-
-_current: contextvars.ContextVar[BoundReward | None] = contextvars.ContextVar("reward", default=None)
 
 
 class Runner:
-    """Runs calls in the background; made when first needed, ended by `close`."""
+    """Runs calls that need not be waited for, each as often as its reward's policy says; ended by `close`."""
 
     def __init__(self) -> None:
-        self.failure: RewardError | None = None
-        """Set when no call can come to an end any more."""
-        self._gates: dict[str, asyncio.Semaphore] = {}
-        self._stuck: Counter[str] = Counter()
+        self._owner = os.getpid()
+        self._loop: EventLoop | None = None
+        self._threads: dict[str, DaemonThreads] = {}
         self._processes: dict[str, IsolatedProcesses] = {}
-        self._threads = DaemonThreads("reward")
-        self._rewards: weakref.WeakKeyDictionary[Any, BoundReward] = weakref.WeakKeyDictionary()
-        self._ended = threading.Event()
-        self._beat = time.monotonic()
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_task_factory(self._new_task)  # type: ignore[arg-type]
-        self._thread = threading.Thread(target=self._turn, daemon=True, name="rewards")
-        self._thread.start()
-        threading.Thread(target=self._watch, daemon=True, name="rewards-watch").start()
+
+    @property
+    def is_mine(self) -> bool:
+        """Return whether this process started it: threads do not survive a fork."""
+        return self._owner == os.getpid()
+
+    @property
+    def failure(self) -> Failure | None:
+        """Return why no call can come to an end any more; None if all is well."""
+        return None if self._loop is None else self._loop.failure
 
     def submit(self, call: Call) -> "Future[list[Reading]]":
         """Start a call; the future gets one reading per sample, or the CallError of the last attempt."""
-        return asyncio.run_coroutine_threadsafe(self._run(call), self._loop)
+        item = call.item
+        if item.kind == "async" or (item.kind == "threads" and item.policy.timeout_s is not None):
+            if self._loop is None:
+                self._loop = EventLoop()
+            return self._loop.submit(call)
+        if item.label not in self._threads:
+            self._threads[item.label] = DaemonThreads(f"reward-{item.label}", item.concurrency)
+        one = self._isolated(call) if item.kind == "isolated" else call_here
+        return self._threads[item.label].submit(lambda: attempts(call, one))
 
     def close(self) -> None:
-        """End what can be ended: coroutines, processes and idle threads."""
-        if self._ended.is_set():
+        """End what can be ended: coroutines, processes and idle threads. A forked child leaves its parent's alone."""
+        if not self.is_mine:
             return
-        self._ended.set()
-        for processes in list(self._processes.values()):
+        for threads in self._threads.values():
+            threads.close()
+        for processes in self._processes.values():
             processes.close()
-        self._threads.close()
-        with contextlib.suppress(RuntimeError):  # it has ended already
-            self._loop.call_soon_threadsafe(self._loop.stop)
-        if threading.current_thread() is not self._thread:
-            self._thread.join(BLOCKED_S)  # a blocked loop is left behind: its thread ends with the program
-
-    # -- a call, in the loop -------------------------------------------------------------------------------------------
-
-    async def _run(self, call: Call) -> list[Reading]:
-        waits = iter(call.item.policy.waits)
-        attempts = 0
-        while True:
-            attempts += 1
-            try:
-                async with self._gate(call.item):
-                    return await self._attempt(call)
-            except CallError as error:
-                wait = next(waits, None)
-                if error.fatal or wait is None:
-                    raise again(error, attempts) from error.__cause__
-            await asyncio.sleep(wait)
-
-    async def _attempt(self, call: Call) -> list[Reading]:
-        task = self._loop.create_task(self._start(call), context=_context(call.item))
-        limit_s = None if call.item.kind == "isolated" else call.item.policy.timeout_s
-        try:
-            await asyncio.wait({task}, timeout=limit_s)
-        except asyncio.CancelledError:  # nobody wants the result any more
-            task.cancel()
-            raise
-        if not task.done():
-            raise await self._left_behind(call, task)
-        if task.cancelled():
-            raise CallError(f"{call.failed('failed')}: it was cancelled")
-        return task.result()
-
-    async def _start(self, call: Call) -> list[Reading]:
-        if call.item.kind == "async":
-            try:
-                returned = await call.item.reward.function(**call.arguments)
-            except (Exception, SystemExit) as error:  # SystemExit would end the loop
-                raise call.raised(error) from error
-            return call.read(returned)
-        if call.item.kind == "isolated":
-            processes = self._processes.setdefault(call.item.label, IsolatedProcesses(call.item))
-            return await asyncio.wrap_future(self._threads.submit(lambda: processes.call(call)))
-        return await asyncio.wrap_future(self._threads.submit(lambda: call_here(call)))
-
-    async def _left_behind(self, call: Call, task: "asyncio.Task[Any]") -> CallError:
-        """Give an attempt up, and return the failure; one that cannot be ended counts as stuck until it ends."""
-        label, limit_s = call.item.label, call.item.policy.timeout_s
-        if call.item.kind == "async":
-            task.cancel()
-            await asyncio.wait({task}, timeout=CANCEL_GRACE_S)
-        if not task.done():
-            self._stuck[label] += 1
-            task.add_done_callback(lambda late: self._drop(label, late))
-        sentence = f"{call.failed('timed out')}: no answer within {limit_s:g} s"
-        if self._stuck[label] <= MAX_STUCK:
-            return CallError(sentence)
-        return CallError(
-            f"{sentence}, and {self._stuck[label]} of its calls are still running long after that. "
-            "Set isolate: true for this reward, so that they can be ended",
-            fatal=True,
-        )
-
-    def _drop(self, label: str, late: "asyncio.Task[Any]") -> None:
-        """Take note that a call which was given up has ended after all; what it gave is dropped."""
-        self._stuck[label] -= 1
-        if not late.cancelled():
-            late.exception()  # looked at, so that asyncio does not report it as forgotten
-
-    def _gate(self, item: BoundReward) -> asyncio.Semaphore:
-        if item.label not in self._gates:
-            self._gates[item.label] = asyncio.Semaphore(item.policy.concurrency or self._default_concurrency(item))
-        return self._gates[item.label]
-
-    def _default_concurrency(self, item: BoundReward) -> int:
-        if item.kind == "async":
-            return MAX_ASYNC
-        return 2 * (os.cpu_count() or 1) if item.kind == "threads" and item.reward.parallel else 1
-
-    # -- the loop and its watch ----------------------------------------------------------------------------------------
-
-    def _turn(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._tick()
-        ending: BaseException | None = None
-        try:
-            self._loop.run_forever()
-        except BaseException as error:  # such as a sys.exit() in a task that a user's coroutine has started
-            ending = error
-        if not self._ended.is_set():
-            self.failure = RewardError(f"the event loop of the async rewards ended: {ending!r}.")
-        for task in asyncio.all_tasks(self._loop):
-            task.cancel()
-        with contextlib.suppress(Exception, SystemExit):
-            self._loop.run_until_complete(asyncio.sleep(0))  # the cancelled tasks end
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        if self._loop is not None:
             self._loop.close()
 
-    def _tick(self) -> None:
-        self._beat = time.monotonic()
-        self._loop.call_later(BEAT_S, self._tick)
-
-    def _new_task(self, loop: Any, coroutine: Coroutine[Any, Any, Any], **options: Any) -> "asyncio.Task[Any]":
-        """Make a task, and remember for which reward it works: those that a user's coroutine starts, too."""
-        task = asyncio.Task(coroutine, loop=loop, **options)
-        context = options.get("context")
-        item = context.get(_current) if context is not None else _current.get()
-        if item is not None:
-            self._rewards[task] = item
-        return task
-
-    def _watch(self) -> None:
-        warned: set[str] = set()
-        before: tuple[Any, float] | None = None
-        while not self._ended.wait(BEAT_S):
-            beat, late_s = self._beat, time.monotonic() - self._beat
-            task = asyncio.current_task(self._loop) if late_s > BLOCKED_S else None
-            item = None if task is None else self._rewards.get(task)
-            # Seen twice: a machine that was asleep, or a starved thread, is no blocked loop.
-            if item is not None and before == (task, beat):
-                self._blocked(item, late_s, warned)
-            before = (task, beat)
-
-    def _blocked(self, item: BoundReward, late_s: float, warned: set[str]) -> None:
-        """Say which reward blocks the loop; end the run if its time-out is over."""
-        remedy = "Use an async client in it, make it a plain function marked parallel=True, or set isolate: true"
-        if item.label not in warned:
-            warned.add(item.label)
-            place = self._place()
-            logger.warning("reward %r blocks the event loop of all async rewards%s. %s.", item.label, place, remedy)
-        limit_s = item.policy.timeout_s
-        if limit_s is not None and late_s > limit_s + BLOCKED_S and self.failure is None:
-            self.failure = RewardError(
-                f"reward {item.label!r} has blocked the event loop of all async rewards for {late_s:.1f} s"
-                f"{self._place()}, longer than its timeout_s of {limit_s:g}. {remedy}."
-            )
-
-    def _place(self) -> str:
-        frame = sys._current_frames().get(self._thread.ident or 0)
-        lines = traceback.extract_stack(frame) if frame is not None else []
-        return f" ({lines[-1].filename}:{lines[-1].lineno})" if lines else ""
-
-
-def again(error: CallError, attempts: int) -> CallError:
-    """Return the failure of the last of several attempts, with their number."""
-    if attempts == 1:
-        return error
-    return CallError(f"{error} (attempt {attempts})", error.trace, fatal=error.fatal)
-
-
-def _context(item: BoundReward) -> contextvars.Context:
-    context = contextvars.copy_context()
-    context.run(_current.set, item)
-    return context
+    def _isolated(self, call: Call) -> Callable[[Call], list[Reading]]:
+        if call.item.label not in self._processes:
+            self._processes[call.item.label] = IsolatedProcesses(call.item)
+        return self._processes[call.item.label].call

@@ -1,6 +1,7 @@
 """Scoring whole groups as soon as they are generated, while the rest still is.
 
     engine.generate(requests, on_result=scoring.on_result)    a group whose last response is there goes to the rewards
+    scoring.collect(rollouts), scoring.supply(number, ...)    if rewards.deferred: what only the policy can give
     scoring.finish(rollouts)                                  the others follow; scores in the order of the groups
 
 The scores are those of scoring everything at the end: each call of a reward sees its own group alone.
@@ -46,6 +47,17 @@ class StreamedScoring:
         """What `Engine.generate` is to call; None when no reward would start before the end anyway."""
         return self._take if self._rewards.overlaps else None
 
+    def collect(self, rollouts: Sequence[Rollout]) -> list[list[Rollout]]:
+        """Take the groups that have not been streamed; returns the scored responses of every group.
+
+        Args:
+            rollouts: All responses, in the order of the requests.
+        """
+        for number, at in enumerate(range(0, len(rollouts), self._size)):
+            if number not in self._groups:
+                self._add(number, rollouts[at : at + self._size])
+        return [self._groups[number] for number in range(len(self._groups))]
+
     def finish(self, rollouts: Sequence[Rollout]) -> list[tuple[list[Rollout], list[Score]]]:
         """The scored responses of each group with their scores, waiting for what is still under way.
 
@@ -58,23 +70,14 @@ class StreamedScoring:
         groups = self.collect(rollouts)
         return list(zip(groups, self._batch.results(), strict=True))
 
-    def collect(self, rollouts: Sequence[Rollout]) -> list[list[Rollout]]:
-        """Hand over the groups that are not there yet; returns the scored responses of each group.
-
-        Args:
-            rollouts: All responses, in the order of the requests.
-        """
-        for number, at in enumerate(range(0, len(rollouts), self._size)):
-            if number not in self._groups:
-                self._add(number, rollouts[at : at + self._size])
-        return [self._groups[number] for number in range(len(self._groups))]
-
     def result(self, number: int) -> list[Score]:
         """The scores of one group, after ``supply`` where a reward waits for that."""
         return self._batch.result(number)
 
     def supply(self, number: int, fields: Sequence[Mapping[str, Any]]) -> None:
-        """Give a group what only the policy knows: [G] mappings for its kept responses; see ``rewards.Batch``."""
+        """Give a collected group what only the policy knows: [G] mappings, one per scored response; see
+        ``rewards.batch``.
+        """
         self._batch.supply(number, fields)
 
     def __enter__(self) -> Self:

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from rewards.adapters.texts import plain
+from rewards.binding import MAX_ASYNC
 from rewards.registry import RewardError
 from rewards.reward_file import RewardFile, read_reward_file
 from rewards.reward_set import RewardSet, Score
-from rewards.running import MAX_ASYNC
 from rewards.samples import make_sample
 
 ENVIRONMENT = "TANDEM_REWARDS"

@@ -191,3 +191,14 @@ def test_the_command_line():
     )
     assert "--min-accuracy" in done.stdout
     assert time.process_time() - start < 2.0
+
+
+def test_a_reward_that_needs_the_policy_is_refused_unless_the_cases_carry_its_fields(tmp_path, capsys):
+    (tmp_path / "likely.py").write_text("def likely(reference_probs):\n    return sum(reference_probs)\n")
+    call = ["--reward", f"{tmp_path}/likely.py:likely", "--quiet", "--cases", str(tmp_path / "cases.jsonl")]
+    case = {"response": "a", "reference": "a", "expected": True}
+    (tmp_path / "cases.jsonl").write_text(json.dumps(case) + "\n")
+    assert main(call) == 2
+    assert "asks for what only the policy can give" in capsys.readouterr().err
+    (tmp_path / "cases.jsonl").write_text(json.dumps({**case, "reference_probs": [0.5, 0.25]}) + "\n")
+    assert main([*call, "--min-accuracy", "1"]) == 0

@@ -181,6 +181,7 @@ def test_points_of_the_accuracy_plot(tmp_path: Path) -> None:
     assert [at for at, _ in points] == sorted(at for at, _ in points)
     assert len(points) == 3, "the last periodic evaluation falls on the final one, which replaces it"
     assert points[-1] == (run.rl_tokens, run.eval["long"])
+    run.metrics[0]["reward/math/missing"] = 0.1  # a share, not a reward
     assert reward_names([run]) == ["math", "format", "repetition", "user_concise"]
 
 

@@ -173,10 +173,11 @@ def test_evaluation_examples_take_turns() -> None:
 
 
 def test_training_examples_show_the_widest_group() -> None:
-    def rollout(row: int, mode: str, total: float) -> dict:
+    def rollout(row: int, mode: str, total: float | None) -> dict:
         return {"row": row, "mode": mode, "total": total, "prompt": str(row), "response": str(total)}
 
-    groups = {(1, "long"): [0.5, 0.5], (2, "long"): [1.0, 0.0, 0.3], (3, "short"): [0.2, 0.1]}
+    # A response whose total is not known, since a reward is missing, is no worst one.
+    groups = {(1, "long"): [0.5, 0.5], (2, "long"): [1.0, 0.0, 0.3], (3, "short"): [0.2, None, 0.1]}
     chosen = training_examples(
         [rollout(row, mode, total) for (row, mode), totals in groups.items() for total in totals], None
     )

@@ -166,3 +166,23 @@ def test_concurrency_of_a_plain_reward_is_refused():
     with pytest.raises(RewardError, match=r"concurrency is 4, but its calls run one after the other.*isolate: true"):
         build([{"name": f"{FILE}:fine", "concurrency": 4}])
     assert Path(FILE).is_file()
+
+
+def test_a_forked_child_has_a_background_of_its_own_and_leaves_its_parents_alone():
+    code = """
+        import os, sys
+        from tests.rewards.test_running import responses, spec
+        from rewards import build
+        rewards = build([spec("process_id", isolate=True), {**spec("fails_once_per"), "label": "x", "weight": 0,
+                         "on_error": "missing", "max_missing": 1.0, "timeout_s": 5, "args": {"folder": "/nowhere"}}])
+        before = rewards.score([responses("a")])[0][0].total
+        pid = os.fork()
+        if pid == 0:
+            mine = rewards.score([responses("a")])[0][0].total
+            rewards.close()
+            sys.exit(0 if mine != before else 1)  # with all that runs at a normal end
+        assert os.waitpid(pid, 0)[1] == 0
+        assert rewards.score([responses("a")])[0][0].total == before
+        rewards.close()
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, check=True, timeout=60)

@@ -187,6 +187,24 @@ def test_keys_that_may_change_do_and_are_written_down(tmp_path: Path) -> None:
     assert read_config(tmp_path / "run")["steps"] == 9
 
 
+def test_a_key_inside_a_list_may_change_alone(tmp_path: Path) -> None:
+    def rewards(*items: dict) -> dict:
+        return {**CONFIG, "rewards": list(items)}
+
+    judge = {"name": "judge", "retries": 0}
+    start(tmp_path / "run", rewards({"name": "math"}, judge)).close()
+
+    def resume(config: dict) -> None:
+        RunDirectory.create(tmp_path / "run", config, resume=True, may_change={"rewards.N.retries"}).close()
+
+    resume(rewards({"name": "math"}, {**judge, "retries": 3}))
+    assert read_config(tmp_path / "run")["rewards"][1]["retries"] == 3
+    with pytest.raises(ValueError, match=r"rewards\.1\.name was 'judge' and is now 'other'"):
+        resume(rewards({"name": "math"}, {"name": "other", "retries": 3}))
+    with pytest.raises(ValueError, match=r"rewards\.1\.name was 'judge' and is now None"):
+        resume(rewards({"name": "math"}))
+
+
 def test_the_caller_says_what_may_change(tmp_path: Path) -> None:
     make_run(tmp_path / "run")
     with pytest.raises(ValueError, match="steps was 4 and is now 9"):

@@ -290,14 +290,15 @@ def test_deferred_fields_reach_the_rewards_through_supply():
 
     rewards = RewardSet([make(likely, label="likely", fields=("response", "reference_probs"))])
     asked = [SimpleNamespace(mode=MODES.short, row=0, sample=i, seed=0, prompt_ids=(1,)) for i in range(4)]
+    rollouts = [rollout(request) for request in asked]
     with StreamedScoring(rewards, 2, lambda number, r: {"response": r.response}) as scoring:
-        for index, request in enumerate(asked[:2]):
-            scoring._take(index, rollout(request))
+        assert scoring.on_result is None
+        assert scoring.collect(rollouts) == [rollouts[:2], rollouts[2:]]
         scoring.supply(0, [{"reference_probs": [0.25, 0.5]}, {"reference_probs": None}])
         with pytest.raises(RewardError, match="asks for 'reference_probs'"):
-            scoring.finish([rollout(request) for request in asked])
+            scoring.finish(rollouts)
         scoring.supply(1, [{"reference_probs": [1.0]}] * 2)
-        groups = scoring.finish([rollout(request) for request in asked])
+        groups = scoring.finish(rollouts)
     assert [[score.total for score in scores] for _, scores in groups] == [[0.75, 0.0], [1.0, 1.0]]
 
 
