@@ -1,0 +1,79 @@
+"""The cases of an audit: rows of a JSONL file, checked, and what training would make of each."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+SHOWN_CHARS = 60
+
+
+def read_cases(path: Path, score_columns: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return the rows of a JSONL file.
+
+    Args:
+        path: the file.
+        score_columns: columns that must hold a finite number, true, false or null in every row.
+
+    Raises:
+        ValueError: no such file, no rows, or a line that is not a JSON object with a `response`, with its number.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="surrogatepass")
+    except FileNotFoundError:
+        raise ValueError(f"the cases file {path} does not exist.") from None
+    except (IsADirectoryError, UnicodeDecodeError) as error:
+        raise ValueError(f"the cases file {path} cannot be read as JSON lines: {error}.") from error
+    rows = []
+    # Not splitlines: U+2028 and its like are legal inside a JSON string.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number}: not valid JSON ({error.msg}, column {error.colno}).") from error
+        except RecursionError:
+            raise ValueError(f"{path}, line {number}: not valid JSON (nested too deeply).") from None
+        _check_case(row, f"{path}, line {number}", score_columns)
+        rows.append(row)
+    if not rows:
+        raise ValueError(f"the cases file {path} has no cases.")
+    return rows
+
+
+def _check_case(row: Any, place: str, score_columns: Sequence[str]) -> None:
+    if not isinstance(row, dict) or "response" not in row:
+        raise ValueError(f"{place}: a case must be an object with a `response` key.")
+    if not isinstance(row["response"], str | None):
+        raise ValueError(f"{place}: `response` must be text (or null for none), got {_brief(row['response'])}.")
+    if not isinstance(row.get("expected"), bool | None):
+        raise ValueError(f"{place}: `expected` must be true or false, got {_brief(row['expected'])}.")
+    for name in score_columns:
+        if name not in row:
+            raise ValueError(f"{place}: there is no column {name!r} to take the score from; it has {', '.join(row)}.")
+        value = row[name]
+        if value is not None and (not isinstance(value, int | float) or not math.isfinite(value)):
+            raise ValueError(f"{place}: the score {name!r} must be a finite number or null, got {_brief(value)}.")
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}..."
+
+
+def sample_of(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the sample that training would make of a response: thinking and answer apart."""
+    response = row["response"] or ""
+    thinking, closed, answer = response.rpartition("</think>")
+    if not closed:
+        thinking, answer = ("", response) if "<think>" not in response else (response, "")
+    sample: dict[str, Any] = {
+        "prompt": "",
+        "mode": "long" if thinking else "short",
+        "reference": None,
+        "response_ids": [],
+    }
+    own = {"response": response, "thinking": thinking or None, "answer": answer, "truncated": False}
+    return {**sample, **row, **own}
