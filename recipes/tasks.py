@@ -34,7 +34,7 @@ Source = Annotated[GymSource | FilesSource | HubSource | FunctionSource, Field(d
 class TaskConfig(BaseModel):
     """Where the rows come from, and how they become prompts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     source: Source
     """Where the rows come from: `kind` is reasoning_gym, files, hub or function."""

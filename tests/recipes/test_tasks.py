@@ -1,6 +1,7 @@
 """Tasks: rows from every source, nothing evaluated that was trained on, errors in a sentence, the order of training."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -15,7 +16,7 @@ from recipes.sources import generator_seed, task
 from recipes.tasks import EpochOrder, TaskConfig, load_rows, prompt_key, render_template, rows_with_solution
 
 ROOT = Path(__file__).parents[2]
-GSM8K = ROOT / "../shared/data/gsm8k_train.jsonl"
+GSM8K = Path(os.environ.get("TANDEM_DEV_DATA") or ROOT / "../shared/data") / "gsm8k_train.jsonl"
 
 
 def _gym(size: int = 60, eval_size: int = 20, **more) -> TaskConfig:
