@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ def read_cases(path: Path, score_columns: Sequence[str] = ()) -> list[dict[str, 
             raise ValueError(f"{path}, line {number}: not valid JSON ({error.msg}, column {error.colno}).") from error
         except RecursionError:
             raise ValueError(f"{path}, line {number}: not valid JSON (nested too deeply).") from None
+        except ValueError as error:  # an integer of thousands of digits
+            raise ValueError(f"{path}, line {number}: not valid JSON ({error}).") from error
         _check_case(row, f"{path}, line {number}", score_columns)
         rows.append(row)
     if not rows:
@@ -51,11 +53,31 @@ def _check_case(row: Any, place: str, score_columns: Sequence[str]) -> None:
     if not isinstance(row.get("expected"), bool | None):
         raise ValueError(f"{place}: `expected` must be true or false, got {_brief(row['expected'])}.")
     for name in score_columns:
-        if name not in row:
-            raise ValueError(f"{place}: there is no column {name!r} to take the score from; it has {', '.join(row)}.")
-        value = row[name]
-        if value is not None and (not isinstance(value, int | float) or not math.isfinite(value)):
+        try:
+            value = ready_score(row, name)
+        except KeyError:
+            known = ", ".join(row)
+            raise ValueError(f"{place}: there is no column {name!r} to take the score from; it has {known}.") from None
+        if value is not None and not _is_finite(value):
             raise ValueError(f"{place}: the score {name!r} must be a finite number or null, got {_brief(value)}.")
+
+
+def ready_score(row: Mapping[str, Any], name: str) -> Any:
+    """Return the value of a column, or of `column.key` inside one. Raises KeyError where there is none."""
+    if name in row:
+        return row[name]
+    column, _, key = name.partition(".")
+    inside = row[column]
+    if not isinstance(inside, Mapping):
+        raise KeyError(name)
+    return inside[key]
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return False
 
 
 def _brief(value: Any) -> str:

@@ -6,7 +6,8 @@
 Each line of the cases is a JSON object with `response` and `reference`, `expected` (true: should be accepted) where it
 is labelled, `convention` where the label depends on one, `source` (which dataset), and any further column that the
 reward asks for. Think blocks are split off as in training. With --score-column the scores stand in the cases already:
-a probability reward computed on a GPU is audited without its model.
+a probability reward computed on a GPU is audited without its model. A run's rollouts.jsonl will do as cases:
+--score-column rewards.accuracy takes what was recorded there.
 
 This is the quality control of rewards in arXiv 2509.18154, s2.4.2: an audited subset of each dataset.
 """
@@ -18,10 +19,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from recipes.audit_cases import read_cases, sample_of
+from recipes.audit_cases import read_cases, ready_score, sample_of
 from recipes.audit_report import Result, Second, as_text, build_report, summarise, write_json
+
+if TYPE_CHECKING:
+    from rewards import RewardSet
 
 ACCEPT = 0.5
 
@@ -33,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check(options)
         rows = read_cases(options.cases, _columns(options))
         columns = _group_columns(rows, options.by)
-        results, timeouts = _first(rows, options)
-        second = _second(rows, options)
+        results, second, timeouts = _score(rows, options)
         report = build_report(results, timeouts, second, columns)
         if options.json is not None:
             write_json(options.json, report)
@@ -43,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted.", file=sys.stderr)
+        return 130
     from recipes.audit_show import show
 
     show(report, _name(options), options.show)
@@ -60,6 +66,8 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError("--against and --against-column exclude each other: one second opinion at a time.")
     if options.show < 0 or options.sheet_rows < 1:
         raise ValueError("--show must be at least 0 and --sheet-rows at least 1.")
+    for option, text in (("--args", options.args), ("--against-args", options.against_args)):
+        _check_args(text, option)
     outputs = [("--json", options.json)]
     if options.sheet is not None:
         if options.sheet.suffix not in (".html", ".md"):
@@ -67,11 +75,16 @@ def _check(options: argparse.Namespace) -> None:
         outputs += [("--sheet", options.sheet.with_suffix(ending)) for ending in (".html", ".md")]
     for option, path in outputs:
         if path is not None and path.is_dir():
-            raise ValueError(
-                f"{option} {path} is a directory, and a file name is needed: add one, such as {path}/audit."
-            )
+            raise ValueError(f"{option} {path} is a directory, and a file is needed: add its name to the path.")
+        if path is not None and not _in_folder(path):
+            raise ValueError(f"{option} {path}: one of the folders in it is a file; choose another name.")
         if path is not None and path.exists() and options.cases.exists() and path.samefile(options.cases):
             raise ValueError(f"{option} {path} is the cases file itself, which would be lost: choose another name.")
+
+
+def _in_folder(path: Path) -> bool:
+    """Whether the nearest thing above a path that exists is a folder."""
+    return next(folder for folder in path.absolute().parents if folder.exists()).is_dir()
 
 
 def _columns(options: argparse.Namespace) -> list[str]:
@@ -87,67 +100,94 @@ def _second_name(options: argparse.Namespace) -> str | None:
     return options.against if options.against_column is None else f"column {options.against_column}"
 
 
-def _first(rows: Sequence[dict[str, Any]], options: argparse.Namespace) -> tuple[list[Result], int]:
-    if options.score_column is not None:
-        return ready_scores(rows, options.score_column, options.accept_at), 0
-    args = _read_args(options.args, "--args")
-    return audit(options.reward, rows, args, quiet=options.quiet, accept_at=options.accept_at)
-
-
-def _second(rows: Sequence[dict[str, Any]], options: argparse.Namespace) -> Second | None:
+def _score(rows: Sequence[dict[str, Any]], options: argparse.Namespace) -> tuple[list[Result], Second | None, int]:
+    """Return the results, the second opinion, and how many answers of the first were cut off."""
+    first = _scorer(
+        rows,
+        reward=options.reward,
+        column=options.score_column,
+        args=options.args,
+        accept_at=options.accept_at,
+        quiet=options.quiet,
+    )
     name = _second_name(options)
     if name is None:
-        return None
-    if options.against_column is not None:
-        return Second(name=name, results=ready_scores(rows, options.against_column, options.against_accept_at))
-    args = _read_args(options.against_args, "--against-args")
-    results, timeouts = audit(options.against, rows, args, quiet=options.quiet, accept_at=options.against_accept_at)
-    return Second(name=name, results=results, timeouts=timeouts)
+        results, timeouts = first()
+        return results, None, timeouts
+    second = _scorer(
+        rows,
+        reward=options.against,
+        column=options.against_column,
+        args=options.against_args,
+        accept_at=options.against_accept_at,
+        quiet=options.quiet,
+    )
+    results, timeouts = first()
+    other, cut = second()
+    return results, Second(name=name, results=other, timeouts=cut), timeouts
+
+
+def _scorer(
+    rows: Sequence[dict[str, Any]], *, reward: str | None, column: str | None, args: str, accept_at: float, quiet: bool
+) -> Callable[[], tuple[list[Result], int]]:
+    """Return what scores the cases; a reward is loaded at once, so that both are before either scores."""
+    if reward is None:
+        assert column is not None
+        return lambda: (ready_scores(rows, column, accept_at), 0)
+    loaded = load_reward(reward, rows, json.loads(args))
+    return lambda: audit(loaded, rows, quiet=quiet, accept_at=accept_at)
 
 
 def ready_scores(rows: Sequence[dict[str, Any]], column: str, accept_at: float = ACCEPT) -> list[Result]:
     """Return the results of scores that were made elsewhere and stand in a column (checked by read_cases)."""
-    scores = [None if row[column] is None else float(row[column]) for row in rows]
+    values = [ready_score(row, column) for row in rows]
+    scores = [None if value is None else float(value) for value in values]
     return [
         Result(
             row=row,
             score=score,
             accepted=score is not None and score >= accept_at,
             seconds=0.0,
-            route=_route({}, column, row),
+            route=_route(row.get("reward_info") or {}, column.removeprefix("rewards."), row),
         )
         for row, score in zip(rows, scores, strict=True)
     ]
 
 
-def audit(
-    name: str,
-    rows: Sequence[dict[str, Any]],
-    args: dict[str, Any],
-    *,
-    quiet: bool = False,
-    accept_at: float = ACCEPT,
-) -> tuple[list[Result], int]:
-    """Score every case, one at a time so that each answer's own time is measured.
+def load_reward(name: str, rows: Sequence[dict[str, Any]], args: dict[str, Any]) -> "RewardSet":
+    """Return a reward that can score these cases.
 
     Args:
         name: the reward, in any form the loader knows.
         rows: cases, see read_cases.
         args: constants for the reward.
+
+    Raises:
+        RewardError: the reward cannot be found, or asks for a column that the cases lack.
+    """
+    from rewards import build
+
+    columns = set.intersection(*(set(row) for row in rows))
+    return build([{"name": name, "args": args}], columns=columns, base_dir=Path.cwd())
+
+
+def audit(
+    rewards: "RewardSet", rows: Sequence[dict[str, Any]], *, quiet: bool = False, accept_at: float = ACCEPT
+) -> tuple[list[Result], int]:
+    """Score every case, one at a time so that each answer's own time is measured.
+
+    Args:
+        rewards: one reward, see load_reward.
+        rows: cases, see read_cases.
         quiet: no progress bar.
         accept_at: the score from which on a response counts as accepted.
 
     Returns:
         One result per row, and how many answers were cut off by the verifier's time or memory limit.
-
-    Raises:
-        RewardError: the reward cannot be found, or asks for a column that the cases lack.
     """
-    from rewards import RewardError, build
+    from rewards import RewardError
     from rewards.sandbox import shared
 
-    columns = set.intersection(*(set(row) for row in rows))
-    rewards = build([{"name": name, "args": args}], columns=columns, base_dir=Path.cwd())
     if rewards.is_verifier:
         shared().start()  # a worker's start is not part of the first answer's time
     before = shared().counts.copy()
@@ -204,14 +244,13 @@ def _group_columns(rows: Sequence[dict[str, Any]], asked: Sequence[str] | None) 
     return list(dict.fromkeys(asked))
 
 
-def _read_args(text: str, option: str) -> dict[str, Any]:
+def _check_args(text: str, option: str) -> None:
     try:
         args = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{option} must be a JSON object, got {text!r} ({error.msg}).") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{option} must be a JSON object, got {text!r} ({error}).") from error
     if not isinstance(args, dict):
         raise ValueError(f"{option} must be a JSON object, got {text!r}.")
-    return args
 
 
 _THRESHOLDS: dict[str, tuple[str, Callable[[float, float], bool], str]] = {
@@ -279,7 +318,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     names = "registered name, package.module:function or path/file.py:function"
     parser.add_argument("--reward", metavar="NAME", help=f"reward to audit: {names}")
-    parser.add_argument("--score-column", metavar="NAME", help="audit the ready scores in this column of the cases")
+    parser.add_argument("--score-column", metavar="NAME", help="audit the ready scores in this column (a.b: inside a)")
     parser.add_argument("--cases", required=True, type=Path, metavar="FILE", help="JSONL file of cases, see below")
     parser.add_argument("--args", default="{}", metavar="JSON", help="constants for the reward, as a JSON object")
     parser.add_argument(
@@ -313,7 +352,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-__all__ = ["audit", "main", "read_cases", "ready_scores", "sample_of", "summarise"]
+__all__ = ["audit", "load_reward", "main", "read_cases", "ready_scores", "sample_of", "summarise"]
 
 if __name__ == "__main__":
     sys.exit(main())

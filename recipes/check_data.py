@@ -146,6 +146,7 @@ class _Checker:
         self.rates = self._rates()
         self.prompt_tokens = self._prompt_tokens()
         self.evaluation: EvaluationPrompts = EvaluationPrompts(config.near_threshold)
+        self.evaluation_unreadable = 0
         self.left_out: dict[str, None] = {}
         self._row = row_reader(config.task)
 
@@ -173,6 +174,8 @@ class _Checker:
             entry, _ = self._entry(raw)
             if entry.key:
                 self.evaluation.add(entry)
+            else:
+                self.evaluation_unreadable += 1
             bar.note(1, 1, f"evaluation rows: {count}")
 
     def read(self, spool: TextIO, bar: StepBar) -> list[Entry]:
@@ -200,6 +203,7 @@ class _Checker:
             raise ValueError(f"{self.config.task.source.describe()} has no rows: check that the data is the right one.")
         if not any(entry.key for entry in entries):
             raise ValueError(f"no row has a prompt; the first one: {entries[0].reasons['unreadable']}")
+        _refuse_all_bad(entries)
         return entries
 
     def _entry(self, raw: RawRow) -> tuple[Entry, Row | None]:
@@ -259,6 +263,7 @@ class _Checker:
             "kept": len(entries) - dropped,
             "dropped": dropped,
             "eval_prompts": len(self.evaluation),
+            "eval_unreadable": self.evaluation_unreadable,
             "reasons": {reason: self._figures(reason, entries) for reason in REASONS},
             "rollouts": None
             if self.rates is None
@@ -293,6 +298,17 @@ class _Checker:
             "always_solved": self.rates is not None,
             "never_solved": self.rates is not None,
         }.get(reason, True)
+
+
+def _refuse_all_bad(entries: Sequence[Entry]) -> None:
+    """When no reference at all passes, the fault lies with the task's mapping or the verifier. Raises ValueError."""
+    known = [entry for entry in entries if entry.key and "no_reference" not in entry.reasons]
+    details = [entry.reasons["bad_reference"] for entry in known if "bad_reference" in entry.reasons]
+    if details and len(details) == len(known):
+        raise ValueError(
+            f"none of the {len(known)} references passes its own verifier (the first: {known[0].place}: {details[0]}): "
+            "check task.reference and task.reference_pattern, or choose another verifier."
+        )
 
 
 def _chunks(rows: Iterator[RawRow]) -> Iterator[list[RawRow]]:

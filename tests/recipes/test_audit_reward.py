@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from recipes.audit_reward import main, read_cases, sample_of, summarise
+from tests.recipes.test_report import _Page
 
 CASES = [
     {"response": "\\boxed{4}", "reference": "4", "expected": True},  # accepted: right
@@ -320,10 +321,13 @@ def test_refused_in_one_sentence_with_the_recipes_prefix(tmp_path, capsys, optio
         ({"response": "a", "p": "high"}, "line 2: the score 'p' must be a finite number or null, got 'high'."),
         ({"response": "a", "p": float("nan")}, "line 2: the score 'p' must be a finite number or null, got nan."),
         ({"response": "a"}, "line 2: there is no column 'p'"),
+        ({"response": "a", "p": 10**400}, "line 2: the score 'p' must be a finite number or null, got 1000"),
+        ({"response": "a", "p": 0, "x": "BIG"}, "line 2: not valid JSON (Exceeds the limit"),
     ],
 )
 def test_bad_rows_are_named_by_their_line(tmp_path, capsys, row, message):
     cases = write(tmp_path / "cases.jsonl", [{"response": None, "p": True}, row])
+    cases.write_text(cases.read_text().replace('"BIG"', "1" * 5000))
     assert main(["--score-column", "p", "--cases", str(cases)]) == 2
     assert message in capsys.readouterr().err
 
@@ -332,6 +336,7 @@ def test_outputs_that_cannot_be_are_refused_before_scoring(tmp_path, capsys, mon
     from recipes import audit_reward
 
     monkeypatch.setattr(audit_reward, "audit", lambda *a, **k: pytest.fail("it was scored"))
+    (tmp_path / "file").write_text("")
     cases = write(tmp_path / "cases.md", CASES)
     (tmp_path / "sheet.html").mkdir()
     for option, path, words in (
@@ -339,10 +344,35 @@ def test_outputs_that_cannot_be_are_refused_before_scoring(tmp_path, capsys, mon
         ("--json", cases, "is the cases file itself"),
         ("--sheet", tmp_path / "sheet.html", "is a directory"),
         ("--sheet", tmp_path / "cases.html", "is the cases file itself"),
+        ("--json", tmp_path / "file" / "new" / "a.json", "one of the folders in it is a file"),
+        ("--against", "exakt", "no reward is named 'exakt'"),
+        ("--against-args", "[]", "--against-args must be a JSON object"),
     ):
         assert main(["--reward", "math", "--cases", str(cases), option, str(path)]) == 2
         assert words in capsys.readouterr().err
     assert cases.read_text().count("\n") == len(CASES)
+
+
+def test_a_runs_rollouts_are_cases(tmp_path):
+    """Recorded rewards and routes are taken from where rollouts.jsonl has them."""
+    rows = [
+        {"response": "\\boxed{4}", "reference": "4", "rewards": {"accuracy": 1.0}, "reward_info": info}
+        for info in ({"accuracy/route": "rule"}, {"accuracy/route": "probability"}, {}, None)
+    ]
+    rows[1]["rewards"] = {"accuracy": 0.2}
+    cases = write(tmp_path / "rollouts.jsonl", rows)
+    out = tmp_path / "a.json"
+    argv = ["--score-column", "rewards.accuracy", "--against", "math", "--cases", str(cases), "--json", str(out)]
+    assert main(argv) == 0
+    report = json.loads(out.read_text())
+    assert {route: group["n"] for route, group in report["groups"]["route"].items()} == {
+        "(none)": 2,
+        "probability": 1,
+        "rule": 1,
+    }
+    assert (report["agreement"]["share"], report["agreement"]["rows"]) == (0.75, [1])
+    assert main([*argv[:1], "rewards.acc", "--cases", str(cases)]) == 2
+    assert main([*argv[:1], "response.acc", "--cases", str(cases)]) == 2
 
 
 # ---- the sheet ----
@@ -366,6 +396,7 @@ def test_the_sheet_shows_what_differs(tmp_path):
     assert status == 0
     page = (tmp_path / "new" / "sheet.html").read_text()
     assert page.count('<div class="case">') == 3
+    assert _Page(page).open == [], "tags nest"
     assert "1 wrongly accepted, 1 wrongly refused, 1 accepted by one only." in page
     assert "<script>" not in page
     assert "<img" not in page

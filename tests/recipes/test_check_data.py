@@ -62,7 +62,7 @@ def test_every_finding_between_rows(tmp_path: Path, capsys) -> None:
         {"prompt": "", "answer": "1"},
         {"question": "no prompt", "answer": "1"},
     ]
-    evaluation = [{"prompt": "evaluated?", "answer": "no"}, {"prompt": "Other?", "answer": "1"}]
+    evaluation = [{"prompt": "evaluated?", "answer": "no"}, {"prompt": "Other?", "answer": "1"}, {"question": "?"}]
     summary = check(tmp_path, rows, evaluation, near_threshold=0.7)
     assert found(summary) == {
         "unreadable": 2,
@@ -83,7 +83,8 @@ def test_every_finding_between_rows(tmp_path: Path, capsys) -> None:
     }
     assert reasons(tmp_path, "reported") == {7: ["near_duplicate"]}
     assert lines(tmp_path / "out/clean.jsonl") == [rows[i] for i in (0, 3, 6, 7, 8)], "columns as they were"
-    assert (summary["rows"], summary["kept"], summary["dropped"], summary["eval_prompts"]) == (12, 5, 7, 2)
+    assert (summary["rows"], summary["kept"], summary["dropped"]) == (12, 5, 7)
+    assert (summary["eval_prompts"], summary["eval_unreadable"]) == (2, 1)
     dropped = lines(tmp_path / "out/dropped.jsonl")
     assert dropped[0]["place"].endswith("train.jsonl, line 2")
     assert dropped[0]["values"] == rows[1]
@@ -283,6 +284,11 @@ def test_an_existing_result_is_replaced_only_when_asked(tmp_path: Path) -> None:
         ([{"prompt": "a", "answer": "1"}], {"rewards": ["mathe"]}, "no reward is named 'mathe'"),
         ([{"prompt": "a"}], {"rewards": ["math"], "task": {"reference": None}}, "task.reference is null"),
         ([{"prompt": "a", "answer": "1"}], {"rollouts": ["nowhere"]}, "nowhere: there is no such file"),
+        (
+            [{"prompt": f"{i}?", "answer": "\\boxed{"} for i in range(3)] + [{"prompt": "b?", "answer": None}],
+            {"rewards": ["math"]},
+            "none of the 3 references passes its own verifier .the first: .*line 1: reward 'math' does not accept",
+        ),
         ([{"prompt": "a", "answer": "1"}], {"model": {"path": "./nowhere"}}, "there is no such folder"),
     ],
 )

@@ -205,6 +205,7 @@ def test_parquet_and_json(tmp_path: Path) -> None:
         ("\n\n", "holds no rows"),
         ('{"question": "a", "answer": "b"}\n{"question": \n', "line 2: malformed JSON"),
         ("[" * 100_000 + "\n", "line 1: malformed JSON"),
+        ('{"question": ' + "1" * 5000 + "}\n", "line 1: malformed JSON"),
         ('["a"]\n', "line 1: a row must be an object, and this is a list"),
         ('{"question": "a", "answr": "b"}\n', "line 1 has no column 'answer'; it has question, answr"),
         ('{"question": "a", "answer": "b"}\n\n{"question": " "}\n', "line 3"),
