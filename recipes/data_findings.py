@@ -113,7 +113,9 @@ def _check_half(asked: Sequence[tuple[Entry, Row]], rewards: RewardSet) -> None:
             _check_half(asked[:middle], rewards)
             _check_half(asked[middle:], rewards)
         else:
-            asked[0][0].reasons["bad_reference"] = str(error).partition(" in 1 of 1 rows")[0]
+            entry = asked[0][0]
+            said = str(error).partition(" in 1 of 1 rows")[0]
+            entry.reasons["bad_reference"] = f"{said}: {_short(_text(entry.reference))}"
 
 
 def gold_row(row: Row) -> dict[str, Any]:

@@ -115,7 +115,8 @@ def test_references_that_their_verifier_refuses(tmp_path: Path) -> None:
     summary = check(tmp_path, rows, rewards=["math", "format"])
     assert found(summary) == {"bad_reference": 2}
     assert sorted(reasons(tmp_path)) == [17, 290]
-    assert "does not accept its own reference" in lines(tmp_path / "out/dropped.jsonl")[0]["reasons"][0]["detail"]
+    detail = lines(tmp_path / "out/dropped.jsonl")[1]["reasons"][0]["detail"]
+    assert detail == "reward 'math' does not accept its own reference: '\\\\boxed{'"
 
 
 def test_a_users_gold_that_raises_marks_its_row_alone(tmp_path: Path) -> None:
