@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 class LoraSettings(BaseModel):
     """Low-rank adapters (peft) on the linear layers; everything else is frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     rank: int = 16
     """Rank of the adapters."""

@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from recipes.config_errors import Layer, sentences, unknown_key
+from recipes.config_errors import Layer, boolean_sentence, misplaced_booleans, sentences, unknown_key
 from recipes.config_keys import Key, alternatives, annotation_at, list_keys
 from recipes.yaml_config import dump, merge, parse, read_mapping
 from rl.files import WriteError
@@ -188,10 +188,15 @@ def resolve(
     data: Any = {}
     for layer in layers:
         data = merge(data, layer.values)
+    booleans = misplaced_booleans(data, config_class)
+    refused = [boolean_sentence(key, value, config_class, layers) for key, value in booleans.items()]
     try:
-        return config_class.model_validate(data)
+        config = config_class.model_validate(data)
     except ValidationError as error:
-        raise ValueError("\n".join(sentences(error, config_class, data, layers))) from None
+        refused += sentences(error, config_class, data, layers, known=booleans)
+    if refused:
+        raise ValueError("\n".join(refused))
+    return config
 
 
 def _layers(arguments: Arguments, default_config: Path | None, positional: str | None) -> list[Layer]:
@@ -333,4 +338,4 @@ def _style(code: str, text: str) -> str:
 
 def _program() -> str:
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    return spec.name if spec is not None else "recipes.<name>"
+    return spec.name.removesuffix(".__main__") if spec is not None else "recipes.<name>"

@@ -20,7 +20,7 @@ from recipes.run_records import Run, load_runs
 class CompareConfig(BaseModel):
     """Which runs, and where the comparison goes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     runs: list[Path] = Field(min_length=1)
     """Run directories, in the order of the table."""

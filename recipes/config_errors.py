@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from recipes.config_keys import annotation_at, is_model, list_keys, nearest, type_words
+from recipes.config_keys import alternatives, annotation_at, is_model, item_type, nearest, type_words
 
 _WRONG_TYPE = {
     "int": "a whole number",
@@ -25,6 +26,21 @@ _WRONG_TYPE = {
     "mapping": "a mapping",
 }
 """Pydantic's error types by their first word, as what was expected."""
+_BOUNDS = {
+    "greater_than": ("gt", "greater than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+    "multiple_of": ("multiple_of", "a multiple of"),
+}
+"""Error type -> (where the bound stands, words)."""
+_LENGTHS = {
+    "too_short": ("min_length", "at least", "item"),
+    "too_long": ("max_length", "at most", "item"),
+    "string_too_short": ("min_length", "at least", "character"),
+    "string_too_long": ("max_length", "at most", "character"),
+}
+"""Error type -> (where the length stands, words, unit)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,13 +64,53 @@ class _Problem:
     context: Mapping[str, Any]
 
 
+def misplaced_booleans(data: Any, annotation: Any, prefix: str = "") -> dict[str, bool]:
+    """Dotted keys at which `data` has true or false where only a number fits, which pydantic would take for 1 or 0."""
+    options = alternatives(annotation)
+    if isinstance(data, bool):
+        return {prefix: data} if {int, float} & set(options) and not {bool, Any} & set(options) else {}
+    found: dict[str, bool] = {}
+    for option in options:
+        for key, value, inner in _parts(data, option):
+            found |= misplaced_booleans(value, inner, f"{prefix}.{key}" if prefix else str(key))
+    return found
+
+
+def _parts(data: Any, annotation: Any) -> list[tuple[Any, Any, Any]]:
+    """(key, value, annotation) of each part of a mapping or list that the annotation knows."""
+    if isinstance(data, Mapping) and is_model(annotation):
+        kind = annotation.model_fields.get("kind")
+        if kind is not None and data.get("kind") not in get_args(kind.annotation):
+            return []  # the keys of another kind
+        fields = annotation.model_fields
+        return [(key, value, fields[key].annotation) for key, value in data.items() if key in fields]
+    inner = item_type(annotation)
+    if inner is None:
+        return []
+    pairs = data.items() if isinstance(data, Mapping) else enumerate(data) if isinstance(data, list | tuple) else ()
+    return [(key, value, inner) for key, value in pairs]
+
+
+def boolean_sentence(key: str, value: bool, config_class: type[BaseModel], layers: Sequence[Layer] = ()) -> str:
+    """The sentence for true or false where a number is asked."""
+    options = alternatives(annotation_at(config_class, key.split(".")))
+    expected = "a number" if float in options else "a whole number"
+    return f"{key!r} is {_shown(value)}{_origin(key, layers)}, and must be {expected}."
+
+
 def sentences(
-    error: ValidationError, config_class: type[BaseModel], data: Any, layers: Sequence[Layer] = ()
+    error: ValidationError,
+    config_class: type[BaseModel],
+    data: Any,
+    layers: Sequence[Layer] = (),
+    known: Collection[str] = (),
 ) -> list[str]:
-    """One sentence for each thing wrong with `data`."""
+    """One sentence for each thing wrong with `data`, except at the `known` keys."""
     problems = [_problem(item, data) for item in error.errors(include_url=False)]
     by_key: dict[str, list[_Problem]] = {}
     for problem in problems:
+        if problem.key in known:
+            continue
         # In a union, the member that got further tells more than "not a string".
         if not any(_is_below(other.key, problem.key) for other in problems if other is not problem):
             by_key.setdefault(problem.key, []).append(problem)
@@ -107,21 +163,32 @@ def _kind_sentence(problem: _Problem, origin: str) -> str:
 
 
 def _expected(problem: _Problem, config_class: type[BaseModel]) -> str:
+    """What fits, as it follows `must be`."""
+    context = problem.context
     if problem.kind in ("literal_error", "enum"):
-        return f"one of {problem.context.get('expected', '')}".replace(" or ", ", ")
+        return f"one of {context.get('expected', '')}".replace(" or ", ", ")
     if problem.kind in ("model_type", "model_attributes_type", "dataclass_type"):
-        return f"a mapping with {_fields_below(problem.key, config_class)}"
+        return _mapping_words(problem.key, config_class)
+    if problem.kind in _BOUNDS:
+        name, words = _BOUNDS[problem.kind]
+        return f"{words} {context[name]:.15g}"
+    if problem.kind in _LENGTHS:
+        name, words, unit = _LENGTHS[problem.kind]
+        return f"{words} {context[name]} {unit}{'' if context[name] == 1 else 's'} long"
     for prefix in (problem.kind.removesuffix("_type"), problem.kind.split("_")[0]):
         if prefix in _WRONG_TYPE:
             return _WRONG_TYPE[prefix]
     return _lower_first(problem.message.removeprefix("Input should be ").removeprefix("Value should be "))
 
 
-def _fields_below(key: str, config_class: type[BaseModel]) -> str:
-    annotation = annotation_at(config_class, key.split(".")) if key else config_class
-    if is_model(annotation):
-        return "the keys " + ", ".join(item.name for item in list_keys(annotation, {}) if "." not in item.name)
-    return "keys and values"
+def _mapping_words(key: str, config_class: type[BaseModel]) -> str:
+    """`a mapping with the keys a, b`, for a section; of several kinds, `a mapping with kind and its keys`."""
+    options = alternatives(annotation_at(config_class, key.split(".")) if key else config_class)
+    models = [option for option in options if is_model(option)]
+    if len(models) == 1:
+        keys = ", ".join(models[0].model_fields)
+        return f"a mapping with the keys {keys}" + (", or null" if NoneType in options else "")
+    return "a mapping with `kind` and the keys of that kind" if models else "a mapping"
 
 
 def _hint(problem: _Problem) -> str:
@@ -138,7 +205,9 @@ def _hint(problem: _Problem) -> str:
 def unknown_key(key: str, config_class: type[BaseModel], origin: str = "") -> str:
     """The sentence for a key that does not exist."""
     near = nearest(key, config_class)
-    remedy = f"did you mean {near!r}?" if near else "--help lists every key."
+    remedy = f"did you mean {' or '.join(map(repr, near))}?" if near else "--help lists every key."
+    if annotation_at(config_class, key.split(".")) is not None:
+        remedy = "it belongs to another kind of this section; set `kind` too."
     return f"unknown key {key!r}{origin}: {remedy}"
 
 
@@ -147,9 +216,12 @@ def _origin(key: str, layers: Sequence[Layer]) -> str:
     for layer in reversed(layers):
         values: Any = layer.values
         for part in key.split("."):
-            if not (isinstance(values, Mapping) and part in values):
+            if isinstance(values, list) and part.isdecimal() and int(part) < len(values):
+                values = values[int(part)]
+            elif isinstance(values, Mapping) and part in values:
+                values = values[part]
+            else:
                 break
-            values = values[part]
         else:
             return f" (from {layer.source})"
     return ""

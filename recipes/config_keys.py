@@ -163,19 +163,36 @@ def _one_type_words(annotation: Any) -> str:
     return getattr(annotation, "__name__", str(annotation)).lower()
 
 
-def nearest(name: str, config_class: type[BaseModel]) -> str | None:
-    """The valid dotted key that a misspelt one most likely meant, or None.
+def nearest(name: str, config_class: type[BaseModel]) -> list[str]:
+    """The valid dotted keys that a misspelt one most likely meant; empty when a guess would mislead.
 
-    Looks among the keys of the same section first, then for the last part anywhere (`--lr` finds `trainer.lr`).
+    Each part is corrected among the keys of its own section only. A key without its section (`lr`) is found where it
+    stands (`trainer.lr`), unless that is in more than three places.
     """
     names = [key.name for key in list_keys(config_class, {})]
-    sections = {name.rpartition(".")[0] for name in names}
-    every = sorted({*names, *(section for section in sections if section)})
-    close = difflib.get_close_matches(name, every, n=1, cutoff=0.7)
-    if close:
-        return close[0]
-    last_parts: dict[str, str] = {}
-    for candidate in every:
-        last_parts.setdefault(candidate.rpartition(".")[2], candidate)
-    close = difflib.get_close_matches(name.rpartition(".")[2], list(last_parts), n=1, cutoff=0.6)
-    return last_parts[close[0]] if close else None
+    corrected = _corrected(name.split("."), [candidate.split(".") for candidate in names])
+    if corrected is not None:
+        return [".".join(corrected)]
+    if "." in name:
+        return []
+    found = [key for key in names if key.rpartition(".")[2] == name or key.replace(".", "_") == name]
+    return found if len(found) <= 3 else []
+
+
+def _corrected(parts: list[str], names: list[list[str]]) -> list[str] | None:
+    """A dotted key with its misspelt parts replaced by near ones of the same section, or None."""
+    if not parts:
+        return []
+    here = dict.fromkeys(name[0] for name in names if name)
+    if parts[0] in here:
+        first = parts[0]
+    elif parts[0].isdecimal() and "N" in here:
+        first = "N"
+    else:
+        close = difflib.get_close_matches(parts[0], list(here), n=1, cutoff=0.75)
+        longer = [option for option in here if option.startswith(f"{parts[0]}_")] if len(parts[0]) > 3 else []
+        if not close and len(longer) != 1:
+            return None
+        first = close[0] if close else longer[0]
+    rest = _corrected(parts[1:], [name[1:] for name in names if name and name[0] == first])
+    return None if rest is None else [first, *rest]

@@ -29,7 +29,7 @@ SMALL_EVALUATION = ["--task.eval_size", "48"]
 class DemoConfig(BaseModel):
     """Where the demo goes, and how large it is."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     out: Path | None = None
     """Folder of the four runs and of the comparison; null = runs/demo, or runs/demo_small."""

@@ -22,7 +22,7 @@ from rollouts.modes import ModesConfig
 class EvaluateConfig(BaseModel):
     """What to evaluate, and on what."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     model: ModelConfig
     """The checkpoint: a directory, or a run directory (its newest checkpoint)."""
@@ -46,8 +46,9 @@ def main(config: EvaluateConfig, base_dir: Path | None = None) -> None:
     from recipes.console import StepBar, say
     from recipes.models import resolve_model
     from recipes.tasks import load_rows
-    from rollouts.engine import VLLMEngine
+    from rollouts.engine import VLLMEngine, check_block_size
 
+    check_block_size(config.engine)
     specs = reward_specs(config.rewards, config.modes, base_dir)
     with rewards.build(specs, set(config.task.columns), base_dir) as reward_set:
         check_evaluation(config.evaluation, reward_set.names)

@@ -25,7 +25,7 @@ EVALUATION_STEP = -1
 class EvaluationConfig(BaseModel):
     """How a checkpoint is evaluated."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     metric: str = "accuracy"
     """Reward whose value of at least 0.5 counts as a right answer."""

@@ -56,7 +56,7 @@ MAY_CHANGE = {
 class SamplingConfig(BaseModel):
     """How responses are drawn during training."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature; log-probs and ratios are taken at it too."""
@@ -67,7 +67,7 @@ class SamplingConfig(BaseModel):
 class HybridGrpoConfig(BaseModel):
     """A hybrid GRPO run."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     run: Path = Path("runs/hybrid_grpo")
     """Run directory; an existing one is never overwritten silently."""
@@ -121,9 +121,14 @@ def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:
     from recipes.models import resolve_model
     from recipes.tasks import load_rows
     from rl.run_directory import RunDirectory
+    from rollouts.engine import check_block_size
 
     specs = reward_specs(config.rewards, config.modes, base_dir)
     config = config.model_copy(update={"rewards": specs})  # the run directory keeps what the file said
+    dumped = config.model_dump(mode="json", exclude={"resume", "overwrite"})
+    place: dict[str, Any] = {"resume": config.resume, "overwrite": config.overwrite, "may_change": MAY_CHANGE}
+    RunDirectory.check(config.run, dumped, **place)
+    check_block_size(config.engine)
     with rewards.build(specs, _columns(config.task), base_dir) as reward_set:
         if config.evaluation:
             check_evaluation(config.evaluation, reward_set.names)
@@ -132,10 +137,7 @@ def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:
         reward_set.check_gold([_gold(row) for row in rows[:32]])
         model_path = resolve_model(config.model)
         check_prompts(rows, config.modes, model_path, config.engine.max_model_len)
-        dumped = config.model_dump(mode="json", exclude={"resume", "overwrite"})
-        with RunDirectory.create(
-            config.run, dumped, resume=config.resume, overwrite=config.overwrite, may_change=MAY_CHANGE
-        ) as run:
+        with RunDirectory.create(config.run, dumped, **place) as run:
             reward_set.save_failures_in(run.path)
             _run(config, run, model_path, reward_set, rows, eval_rows)
 

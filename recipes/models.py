@@ -26,7 +26,7 @@ _PROBE = "Add 12 + 345 = ?  <think>\n\n</think>\n\nπ is 3.14, naïve 中文\t<|
 class ModelConfig(BaseModel):
     """Which model a recipe starts from."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     path: str = SMOLLM2
     """Checkpoint folder, run directory (its newest checkpoint), name on the Hugging Face hub, or

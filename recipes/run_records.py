@@ -18,6 +18,8 @@ import yaml
 MODES = ("short", "long")
 EVAL_FIELDS = ("n", "accuracy", "ci_low", "ci_high", "response_tokens")
 """What the comparison shows of an evaluation, per mode."""
+_SHARES = ("accuracy", "ci_low", "ci_high", "pass_at_k", "truncated", "format")
+"""Figures of an evaluation between 0 and 1."""
 _TAIL_BYTES = 16 * 2**20
 """How much of the end of rollouts.jsonl is read to find the last step's responses."""
 
@@ -54,8 +56,18 @@ class Run:
 
 
 def load_runs(paths: Sequence[Path]) -> list[Run]:
-    """The runs of several directories, with names that differ. Raises ValueError when one holds no run."""
+    """The runs of several directories, with names that differ.
+
+    Raises:
+        ValueError: a directory holds no run, occurs twice, or has figures that cannot be.
+    """
+    places = [Path(path).resolve() for path in paths]
+    for path, place in zip(paths, places, strict=True):
+        if places.count(place) > 1:
+            raise ValueError(f"{path} is given twice, and a run is compared with others: leave one out.")
     runs = [load_run(path) for path in paths]
+    for run in runs:
+        check_figures(run)
     names = [run.name for run in runs]
     return [run if names.count(run.name) == 1 else _renamed(run) for run in runs]
 
@@ -64,6 +76,33 @@ def _renamed(run: Run) -> Run:
     from dataclasses import replace
 
     return replace(run, name=str(run.path))
+
+
+def check_figures(run: Run) -> None:
+    """Refuse figures that no run can have: a table would show them as if they were true. Raises ValueError."""
+    counts = {"rl_tokens": run.rl_tokens, "steps": run.steps, "seconds": run.seconds}
+    bad = [f"{key} {value:g}" for key, value in counts.items() if value < 0]
+    evaluations = [*(record["eval"] for record in run.evaluations), run.eval]
+    bad += [text for evaluation in evaluations for mode in MODES for text in _impossible(evaluation.get(mode), mode)]
+    if bad:
+        raise ValueError(
+            f"{run.path} has figures that no run can have ({', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''}): "
+            "its files were changed or are not of this program; evaluate the run again, or leave it out."
+        )
+
+
+def _impossible(figures: Any, mode: str) -> list[str]:
+    """The figures of an evaluation that are out of range, with their names."""
+    if not isinstance(figures, Mapping):
+        return []
+    known = {key: value for key in figures if (value := number(figures, key)) is not None}
+    bad = [key for key in _SHARES if not 0 <= known.get(key, 0) <= 1]
+    bad += [key for key in ("n", "samples", "k", "response_tokens") if known.get(key, 0) < 0]
+    if known.get("n", 0) % 1:
+        bad.append("n")
+    if known.get("ci_low", 0) > known.get("ci_high", 1):
+        bad.append("ci_low")
+    return [f"{mode} {key} {known[key]:g}" for key in dict.fromkeys(bad)]
 
 
 def load_run(path: Path) -> Run:

@@ -30,7 +30,7 @@ MAY_CHANGE = {"resume", "overwrite", "save_every"}
 class SftConfig(BaseModel):
     """A supervised warm-up run."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     run: Path = Path("runs/sft")
     """Run directory; an existing one is never overwritten silently."""
@@ -78,13 +78,18 @@ class SftConfig(BaseModel):
 
 def main(config: SftConfig) -> None:
     """Load rows, render both modes, train, write the model."""
+    from rl.run_directory import RunDirectory
+
+    dumped = config.model_dump(mode="json", exclude={"resume", "overwrite"})
+    place: dict[str, Any] = {"resume": config.resume, "overwrite": config.overwrite, "may_change": MAY_CHANGE}
+    RunDirectory.check(config.run, dumped, **place)
+
     from transformers import AutoTokenizer
 
     from recipes.console import say
     from recipes.models import resolve_model
     from recipes.tasks import load_rows, rows_with_solution
     from recipes.warmup import sft_examples
-    from rl.run_directory import RunDirectory
     from rollouts.modes import ModeSampler
 
     rows = rows_with_solution(load_rows(config.task, "train"))
@@ -93,10 +98,7 @@ def main(config: SftConfig) -> None:
     examples = sft_examples(
         rows, ModeSampler(config.modes, config.seed), tokenizer, config.style, max_length=config.max_length
     )
-    dumped = config.model_dump(mode="json", exclude={"resume", "overwrite"})
-    with RunDirectory.create(
-        config.run, dumped, resume=config.resume, overwrite=config.overwrite, may_change=MAY_CHANGE
-    ) as run:
+    with RunDirectory.create(config.run, dumped, **place) as run:
         say(f"supervised warm-up of {model_path.name}: {config.steps} steps, {len(examples)} rows, run {run.path}")
         started = time.perf_counter()
         trainer = build_trainer(config, run, model_path, examples)

@@ -36,7 +36,7 @@ class RawRow:
 
 
 class _Config(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 # ---- reasoning-gym ----
@@ -223,6 +223,8 @@ def _json(text: str, place: str) -> Any:
         raise ValueError(f"{place}: malformed JSON ({error.msg}, column {error.colno}).") from None
     except RecursionError:
         raise ValueError(f"{place}: malformed JSON (nested too deeply).") from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise ValueError(f"{place}: malformed JSON ({error}).") from None
 
 
 def _object(item: Any, place: str) -> RawRow:

@@ -19,8 +19,9 @@ import hashlib
 import random
 import re
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -33,7 +34,7 @@ Source = Annotated[GymSource | FilesSource | HubSource | FunctionSource, Field(d
 class TaskConfig(BaseModel):
     """Where the rows come from, and how they become prompts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     source: Source
     """Where the rows come from: `kind` is reasoning_gym, files, hub or function."""
@@ -121,7 +122,29 @@ def rows_with_solution(rows: Sequence[Row]) -> list[Row]:
     return found
 
 
+def raw_rows(config: TaskConfig, split: Split = "train") -> Iterator[RawRow]:
+    """What the source itself gives for a split, one row after the other: nothing is left out and nothing held out.
+
+    No rows for an evaluation split that the source does not have. Raises ValueError as `load_rows`.
+    """
+    source = config.source
+    if isinstance(source, GymSource):
+        count = config.size if split == "train" else config.eval_size
+        if not config.size:
+            raise ValueError(_NO_SIZE)
+        yield from islice(source.rows(split, config.seed, count), count)
+    elif split == "train" or source.has_eval():
+        yield from source.rows(split)
+
+
+def row_reader(config: TaskConfig) -> Callable[[RawRow], Row]:
+    """The function that makes a `Row` (of index -1) of a raw one; it raises ValueError for a row that has no prompt."""
+    return _Mapping.of(config).row
+
+
 # ---- from raw rows to rows ----
+
+_NO_SIZE = "task.size is 0, and reasoning_gym makes as many rows as asked for: set a number of training rows."
 
 
 def _load_both(config: TaskConfig) -> tuple[list[Row], list[Row]]:
@@ -129,9 +152,7 @@ def _load_both(config: TaskConfig) -> tuple[list[Row], list[Row]]:
     source = config.source
     if isinstance(source, GymSource):
         if not config.size:
-            raise ValueError(
-                "task.size is 0, and reasoning_gym makes as many rows as asked for: set a number of training rows."
-            )
+            raise ValueError(_NO_SIZE)
         train = _distinct(config, source.rows("train", config.seed, config.size), set(), config.size)
         rows = source.rows("eval", config.seed, config.eval_size) if config.eval_size else []
         evaluation = _distinct(config, rows, _prompts(train), config.eval_size)
@@ -387,6 +408,8 @@ __all__ = [
     "TaskConfig",
     "load_rows",
     "prompt_key",
+    "raw_rows",
     "render_template",
+    "row_reader",
     "rows_with_solution",
 ]

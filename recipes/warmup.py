@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class AnswerFormat(BaseModel):
     """How a right answer is written, in both modes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     answer: str = "{reference}"
     """The final answer; {reference} is the row's."""

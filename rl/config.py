@@ -16,7 +16,7 @@ Scale: TypeAlias = Literal["group", "batch", "none"]
 class LearnerConfig(BaseModel):
     """How the policy is updated."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     learning_rate: float = Field(1e-6, gt=0, allow_inf_nan=False)
     """Peak learning rate of AdamW."""
@@ -76,7 +76,7 @@ class ReferenceConfig(BaseModel):
 class TrainerConfig(BaseModel):
     """The loop's own settings."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     steps: int = Field(100, ge=1)
     """Training steps."""

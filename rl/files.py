@@ -109,6 +109,11 @@ def remove_leftovers(directory: Path) -> None:
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
+def is_leftover(path: Path) -> bool:
+    """Whether a name is that of something half-written, which `remove_leftovers` would clear."""
+    return path.match(".*.tmp-*") or path.match(".*.old-*")
+
+
 def write_all(descriptor: int, data: bytes) -> None:
     """`os.write` until everything is written: on a nearly full disk a single call may take only a part."""
     view = memoryview(data)

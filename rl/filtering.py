@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class StdFilterConfig(BaseModel):
     """Settings of the standard-deviation filter; the defaults are RLPR's for Qwen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     beta: float = Field(default=0.5, gt=0, allow_inf_nan=False)
     """A group is kept from this multiple of the average standard deviation on (RLPR: 0.5 Qwen, 0.9 Llama, 1 Gemma)."""

@@ -27,7 +27,7 @@ from typing import Any
 
 import yaml
 
-from rl.files import JsonLines, atomic_write_json, atomic_write_text, remove_leftovers, write_error
+from rl.files import JsonLines, atomic_write_json, atomic_write_text, is_leftover, remove_leftovers, write_error
 from rl.provenance import provenance
 
 CONFIG = "config.yaml"
@@ -37,6 +37,9 @@ _NUMBER = re.compile(r"\.\d+\.")
 
 MAY_CHANGE = frozenset({"steps", "save_every", "keep_last", "log_every", "evaluate_every"})
 """Dotted configuration keys that may differ when a run is resumed, unless the caller names others."""
+
+MOST_SHOWN = 3
+"""Differences of the configuration that an error names."""
 
 
 class RunDirectory:
@@ -75,12 +78,7 @@ class RunDirectory:
             WriteError: The operating system refused to write.
         """
         path = Path(path)
-        if resume and overwrite:
-            raise ValueError("resume and overwrite exclude each other: continue the run, or delete it and start again")
-        if resume and not path.is_dir():
-            raise ValueError(f"there is no run in {path} to resume: check the name, or leave --resume out to start one")
-        if path.exists() and not path.is_dir():
-            raise ValueError(f"{path} is a file, but the run needs a directory of that name: choose another name")
+        _refuse_foreign(path, resume=resume, overwrite=overwrite)
         lock = _Lock(path)
         try:
             _prepare(path, _plain(config), resume=resume, overwrite=overwrite, may_change=may_change)
@@ -88,6 +86,30 @@ class RunDirectory:
         except BaseException:
             lock.release()
             raise
+
+    @staticmethod
+    def check(
+        path: str | Path,
+        config: Mapping[str, Any],
+        *,
+        resume: bool,
+        overwrite: bool = False,
+        may_change: Collection[str] = MAY_CHANGE,
+    ) -> None:
+        """Refuse what `create` would refuse, before anything slow is done; nothing is written or locked.
+
+        Whether another process has the run is for `create` to say.
+
+        Raises:
+            ValueError: as `create`.
+        """
+        path = Path(path)
+        _refuse_foreign(path, resume=resume, overwrite=overwrite)
+        if overwrite or not (path / CONFIG).exists():
+            return
+        if not resume:
+            raise ValueError(_refusal(path))
+        _check_differences(path, _plain(config), may_change)
 
     @property
     def checkpoints(self) -> Path:
@@ -158,7 +180,13 @@ def config_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[s
     old_leaves, new_leaves = _leaves(old), _leaves(new)
     keys = sorted(old_leaves.keys() | new_leaves.keys())
     pairs = {key: (old_leaves.get(key), new_leaves.get(key)) for key in keys}
-    return {key: (before, after) for key, (before, after) in pairs.items() if before != after}
+    different = {key: values for key, values in pairs.items() if values[0] != values[1]}
+    # A mapping that became empty shows by the keys it lost.
+    return {
+        key: values
+        for key, values in different.items()
+        if {} not in values or not any(other.startswith(f"{key}.") for other in different)
+    }
 
 
 def _prepare(path: Path, config: dict[str, Any], *, resume: bool, overwrite: bool, may_change: Collection[str]) -> None:
@@ -177,15 +205,43 @@ def _prepare(path: Path, config: dict[str, Any], *, resume: bool, overwrite: boo
     _write_config(path, config)
 
 
-def _continue(path: Path, config: dict[str, Any], may_change: Collection[str]) -> None:
+def _refuse_foreign(path: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a path that holds no run and is no place for one, before a lock is left there. Raises ValueError."""
+    if resume and overwrite:
+        raise ValueError("resume and overwrite exclude each other: continue the run, or delete it and start again")
+    if resume and not path.is_dir():
+        raise ValueError(f"there is no run in {path} to resume: check the name, or leave --resume out to start one")
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file, but the run needs a directory of that name: choose another name")
+    if path.is_dir() and not (path / CONFIG).exists() and not _is_new(path):
+        raise ValueError(_refusal(path))
+
+
+def _check_differences(path: Path, config: dict[str, Any], may_change: Collection[str]) -> dict[str, tuple[Any, Any]]:
+    """How the configuration of a resumed run differs from its old one. Raises ValueError where it may not."""
     differences = config_differences(read_config(path), config)
-    refused = {key: values for key, values in differences.items() if _NUMBER.sub(".N.", key) not in may_change}
+    refused = [
+        f"{key} was {_shown(old)} and is now {_shown(new)}"
+        for key, (old, new) in differences.items()
+        if _NUMBER.sub(".N.", key) not in may_change
+    ]
     if refused:
-        listed = "; ".join(f"{key} was {old!r} and is now {new!r}" for key, (old, new) in refused.items())
+        more = f"; and {len(refused) - MOST_SHOWN} more" if len(refused) > MOST_SHOWN else ""
+        listed = "; ".join(refused[:MOST_SHOWN]) + more
         raise ValueError(
             f"the run in {path} cannot be resumed with another configuration ({listed}): "
             "give the old values back, or start a new run under another name"
         )
+    return differences
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _continue(path: Path, config: dict[str, Any], may_change: Collection[str]) -> None:
+    differences = _check_differences(path, config, may_change)
     history = json.loads((path / PROVENANCE).read_text())
     history["resumptions"].append(provenance())
     atomic_write_json(path / PROVENANCE, history)
@@ -195,7 +251,7 @@ def _continue(path: Path, config: dict[str, Any], may_change: Collection[str]) -
 
 def _is_new(path: Path) -> bool:
     """Nothing is there, or only what a start that was killed before `config.yaml` leaves."""
-    return {entry.name for entry in path.iterdir()} <= {LOCK, PROVENANCE}
+    return all(entry.name in (LOCK, PROVENANCE) or is_leftover(entry) for entry in path.iterdir())
 
 
 def _refusal(path: Path) -> str:

@@ -80,7 +80,7 @@ class Engine(Protocol):
 class EngineConfig(BaseModel):
     """How vLLM runs."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
     """Number format of weights and keys/values; float32 for exact comparisons."""
@@ -108,7 +108,7 @@ class EngineConfig(BaseModel):
     @model_validator(mode="after")
     def _block_fits(self) -> Self:
         if self.block_size % 16:
-            raise ValueError(f"engine.block_size is {self.block_size}, but it must be a multiple of 16 (32 on CPU)")
+            raise ValueError(f"block_size is {self.block_size}, and must be a multiple of 16 (of 32 on CPU)")
         return self
 
     def vllm_arguments(self, model_path: Path) -> dict[str, Any]:
@@ -134,6 +134,23 @@ class EngineConfig(BaseModel):
             "seed": 0,
             "async_scheduling": False,
         }
+
+
+def check_block_size(config: EngineConfig) -> None:
+    """Refuse blocks that vLLM cannot take where there is no GPU, before it is started.
+
+    Raises:
+        ValueError: no GPU, and `block_size` is no multiple of 32.
+    """
+    if config.block_size % 32 == 0:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ValueError(
+            f"engine.block_size is {config.block_size}, and there is no GPU here: vLLM on CPU takes multiples of 32; "
+            f"set {32 * (1 + config.block_size // 32)}"
+        )
 
 
 class VLLMEngine:
@@ -166,9 +183,10 @@ class VLLMEngine:
             log_path: File that the worker's output is appended to; None = kept only for error messages.
 
         Raises:
-            ValueError: The directory is not a checkpoint.
+            ValueError: The directory is not a checkpoint, or the blocks do not suit this machine.
         """
         self.config = config or EngineConfig()
+        check_block_size(self.config)
         self._path = Path(model_path)
         if not (self._path / "config.json").is_file():
             raise ValueError(f"{self._path} is not a checkpoint: it has no config.json; save a model there first")

@@ -17,7 +17,7 @@ ModeName = Literal["short", "long", "hybrid"]
 class Mode(BaseModel):
     """One way of answering: what is added to the prompt and how many tokens the response may take."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: str = Field(min_length=1)
     """Name in metrics, rollouts and reports."""
@@ -77,7 +77,7 @@ class LongMode(Mode):
 class ModesConfig(BaseModel):
     """Which modes a run trains, and what they are."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     mode: ModeName = "hybrid"
     """short or long: every prompt in this mode; hybrid: each prompt in one of the two."""

@@ -18,7 +18,7 @@ CONTEXT = 2048
 class Shape(BaseModel):
     """How long the texts of a step are."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     prompt: int = Field(ge=1)
     """Tokens of every prompt."""
@@ -29,7 +29,7 @@ class Shape(BaseModel):
 class BenchmarkConfig(BaseModel):
     """What is compared, and for how long."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     peer: Literal["trl", "none"] = "trl"
     """Library to compare with; none = measure Tandem alone."""

@@ -316,3 +316,9 @@ def test_tiny_model_against_trl(tmp_path: Path) -> None:
         assert all(phases[name]["seconds"] > 0 for name in ("generate", "reward", "learn", "sync"))
         assert sum(phase["seconds"] for phase in phases.values()) == pytest.approx(seconds, rel=1e-6)
     assert figures["speedup"] == pytest.approx(figures["peer_seconds"] / figures["seconds"])
+
+
+def test_the_usage_is_what_one_types() -> None:
+    done = subprocess.run([sys.executable, "-m", "recipes.benchmark", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: python -m recipes.benchmark [config.yaml] [--key value ...]\n")

@@ -202,3 +202,39 @@ def test_module_runs_and_helps(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "usage: python -m recipes.compare RUNS ... [--key value ...]" in done.stdout
     assert "--examples  int  (default 6)" in done.stdout
+
+
+def test_the_same_run_twice_is_refused(tmp_path: Path, capsys, monkeypatch) -> None:
+    path = make_run(tmp_path, "a", "short", steps=2)
+    (tmp_path / "link").symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    for second in (path, "a", "./a/", tmp_path / "link"):
+        assert _main(path, second, "--out", tmp_path / "out") == 2
+        assert "is given twice" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("evaluation.json", '{"eval": {"long": {"accuracy": 41.0}}}', "long accuracy 41"),
+        ("evaluation.json", '{"eval": {"short": {"accuracy": -0.1, "n": 3}}}', "short accuracy -0.1"),
+        ("evaluation.json", '{"eval": {"long": {"accuracy": 0.5, "ci_high": 1.5}}}', "long ci_high 1.5"),
+        ("evaluation.json", '{"eval": {"long": {"accuracy": 0.5, "ci_low": 0.6, "ci_high": 0.4}}}', "long ci_low 0.6"),
+        ("evaluation.json", '{"eval": {"long": {"accuracy": 0.5, "n": -4}}}', "long n -4"),
+        ("evaluation.json", '{"eval": {"long": {"accuracy": 0.5, "n": 2.5}}}', "long n 2.5"),
+        ("evaluation.json", '{"eval": {"long": {"accuracy": 0.5, "response_tokens": -1}}}', "long response_tokens -1"),
+        ("evaluations.jsonl", '{"step": 1, "eval": {"long": {"accuracy": 9}}}', "long accuracy 9"),
+        ("run.json", '{"steps": -3, "finished": true}', "steps -3"),
+        ("run.json", '{"steps": 3, "seconds": -1.5, "finished": true}', "seconds -1.5"),
+        ("ledger.json", '{"total": {"generated": -7}}', "rl_tokens -7"),
+    ],
+)
+def test_figures_that_cannot_be_are_refused(tmp_path: Path, capsys, file: str, text: str, words: str) -> None:
+    path = make_run(tmp_path, "run", "hybrid", steps=3)
+    (path / file).write_text(text)
+    assert _main(path, "--out", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert f"figures that no run can have ({words}" in error
+    assert error.count("\n") == 1
+    assert load_run(path).name == "run", "a run's own report is written all the same"

@@ -1,6 +1,7 @@
 """Tasks: rows from every source, nothing evaluated that was trained on, errors in a sentence, the order of training."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -15,7 +16,7 @@ from recipes.sources import generator_seed, task
 from recipes.tasks import EpochOrder, TaskConfig, load_rows, prompt_key, render_template, rows_with_solution
 
 ROOT = Path(__file__).parents[2]
-GSM8K = ROOT / "../shared/data/gsm8k_train.jsonl"
+GSM8K = Path(os.environ.get("TANDEM_DEV_DATA") or ROOT / "../shared/data") / "gsm8k_train.jsonl"
 
 
 def _gym(size: int = 60, eval_size: int = 20, **more) -> TaskConfig:
@@ -204,6 +205,7 @@ def test_parquet_and_json(tmp_path: Path) -> None:
         ("\n\n", "holds no rows"),
         ('{"question": "a", "answer": "b"}\n{"question": \n', "line 2: malformed JSON"),
         ("[" * 100_000 + "\n", "line 1: malformed JSON"),
+        ('{"question": ' + "1" * 5000 + "}\n", "line 1: malformed JSON"),
         ('["a"]\n', "line 1: a row must be an object, and this is a list"),
         ('{"question": "a", "answr": "b"}\n', "line 1 has no column 'answer'; it has question, answr"),
         ('{"question": "a", "answer": "b"}\n\n{"question": " "}\n', "line 3"),

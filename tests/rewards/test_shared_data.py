@@ -1,6 +1,9 @@
-"""The verifiers and the repetition reward on development data that lies beside the repository, where it does."""
+"""The verifiers and the repetition reward on development data, where it is: in the folder that TANDEM_DEV_DATA names,
+else in `shared/data` beside the repository.
+"""
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -10,7 +13,8 @@ from rewards.math import math
 from rewards.repetition import inspect
 from rewards.sandbox import shared
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+BESIDE = Path(__file__).resolve().parents[3] / "shared" / "data"
+DATA = Path(os.environ.get("TANDEM_DEV_DATA") or BESIDE)
 
 
 def rows(name: str) -> list[dict]:

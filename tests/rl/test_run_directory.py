@@ -79,9 +79,11 @@ def test_an_existing_run_is_refused_and_unchanged(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [{}, {"overwrite": True}, {"resume": True}])
 def test_a_directory_that_is_no_run_is_never_touched(tmp_path: Path, options: dict) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(ValueError, match=r"no run|not a run"):
+    (tmp_path / ".draft.tmp-7").write_text("more work")
+    with pytest.raises(ValueError, match=r"is not empty, and is not a run"):
         start(tmp_path, **options)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".draft.tmp-7", "thesis.tex"], "no lock is left either"
 
 
 def test_resume_needs_a_run(tmp_path: Path) -> None:
@@ -177,8 +179,49 @@ def test_another_configuration_is_refused_with_every_difference(tmp_path: Path) 
     assert "learner.lr was 1e-06 and is now 2e-06" in message
     assert "learner.clip was None and is now 0.2" in message
     assert "modes.mode was 'hybrid' and is now None" in message
+    assert "more" not in message
     assert "model" not in message.split("(")[1].split(")")[0]
     assert read_config(tmp_path / "run") == CONFIG
+
+
+def test_many_and_long_differences_are_cut(tmp_path: Path) -> None:
+    with start(tmp_path / "run", {f"key{i}": i for i in range(9)} | {"text": "a" * 500}):
+        pass
+    with pytest.raises(ValueError) as caught:
+        start(tmp_path / "run", {f"key{i}": -1 for i in range(9)} | {"text": "b" * 500}, resume=True)
+    message = str(caught.value)
+    assert "(key0 was 0 and is now -1; key1 was 1 and is now -1; key2 was 2 and is now -1; and 7 more)" in message
+    with pytest.raises(ValueError) as caught:
+        start(tmp_path / "run", {f"key{i}": i for i in range(9)} | {"text": "b" * 500}, resume=True)
+    assert len(str(caught.value)) < 500
+
+
+def test_the_check_says_what_create_would_say_and_touches_nothing(tmp_path: Path) -> None:
+    def check(path: Path, config: dict | None = None, **options: bool) -> None:
+        RunDirectory.check(path, config or CONFIG, **{"resume": False, **options})
+
+    check(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    make_run(tmp_path / "run")
+    (tmp_path / "run" / ".lock").unlink()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.txt").write_text("")
+    before = sorted(str(path) for path in tmp_path.rglob("*"))
+    check(tmp_path / "run", resume=True)
+    check(tmp_path / "run", {"model": "other"}, overwrite=True)
+    for path, config, options, words in (
+        ("run", None, {}, "exists already: continue it with --resume"),
+        ("run", {"model": "other"}, {"resume": True}, "cannot be resumed with another configuration"),
+        ("run", None, {"resume": True, "overwrite": True}, "exclude each other"),
+        ("none", None, {"resume": True}, "there is no run in"),
+        ("file", None, {}, "is a file"),
+        ("folder", None, {"overwrite": True}, "is not a run"),
+        ("folder", None, {"resume": True}, "is not a run"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            check(tmp_path / path, config, **options)
+    assert sorted(str(path) for path in tmp_path.rglob("*")) == before
 
 
 def test_keys_that_may_change_do_and_are_written_down(tmp_path: Path) -> None:
