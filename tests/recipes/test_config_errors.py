@@ -36,8 +36,12 @@ def refusal(tmp_path: Path, text: str) -> str:
     ("text", "sentence"),
     [
         ("rewards: []", "'rewards' is [], and must be at least 1 item long."),
-        ("rewards: accuracy", "'rewards' is 'accuracy', and must be a list."),
-        ("rewards: [3]", "'rewards.0' is 3, and must be a mapping with the keys name, weight, args, label."),
+        ("task: {columns: accuracy}", "'task.columns' is 'accuracy', and must be a list."),
+        (
+            "rewards: [3]",
+            "'rewards.0' is 3, and must be a mapping with the keys name, weight, args, label, timeout_s, retries, "
+            "retry_wait_s, concurrency, on_error, max_missing, isolate, memory_mb, style.",
+        ),
         ("modes: {short: {name: ''}}", "'modes.short.name' is '', and must be at least 1 character long."),
         ("modes: {mode: both}", "'modes.mode' is 'both', and must be one of 'short', 'long', 'hybrid'."),
         ("modes: {short: {template_kwargs: 3}}", "'modes.short.template_kwargs' is 3, and must be a mapping."),

@@ -69,9 +69,12 @@ def test_gym_seeds_of_the_splits_never_meet() -> None:
 def test_gym_evaluation_leaves_out_trained_prompts() -> None:
     """One-digit sums: 200 prompts in all, so the generators' streams are bound to meet."""
     source = {"kind": "reasoning_gym", "datasets": [{"name": "chain_sum", "config": {"max_terms": 2, "max_digits": 1}}]}
-    config = TaskConfig(source=source, size=120, eval_size=40)
+    config = TaskConfig(source=source, size=120, eval_size=25)
     keys = [prompt_key(row) for row in load_rows(config) + load_rows(config, "eval")]
-    assert len(set(keys)) == 160
+    assert len(set(keys)) == 145
+    for other in (config.model_copy(update={"seed": 1}), config.model_copy(update={"size": 60})):
+        trained = {prompt_key(row) for row in load_rows(other)}
+        assert not trained & set(keys[120:]), "held out whatever the seed and the number of rows"
     with pytest.raises(ValueError, match=r"only \d+ distinct prompts where task.eval_size asks for 100"):
         load_rows(TaskConfig(source=source, size=120, eval_size=100))
     with pytest.raises(ValueError, match=r"only \d+ distinct prompts where task.size asks for 500"):
