@@ -78,6 +78,8 @@ def test_an_exception_names_reward_sample_and_place():
     rewards = RewardSet([make(fails)])
     with pytest.raises(RewardError, match=r"reward 'f' failed on sample 1: ZeroDivisionError.*test_reward_set\.py:\d+"):
         rewards.score([[sample("a"), sample("")]])
+    with pytest.raises(RewardError, match="failed on sample 3"):  # counted over all groups
+        rewards.score([[sample("a"), sample("b")], [sample("c"), sample("")]])
 
 
 def test_a_missing_column_falls_back_to_the_default_or_is_named():

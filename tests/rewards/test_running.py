@@ -161,6 +161,23 @@ def test_a_block_is_traced_to_the_reward_whose_helper_task_it_is(caplog):
     assert "innocent" not in caplog.text
 
 
+def test_an_async_call_out_of_time_is_cancelled_and_does_not_count_as_stuck():
+    cancelled = []
+
+    async def slow(answer):
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            cancelled.append(answer)
+            raise
+
+    policy = Policy(timeout_s=0.02, retries=1, retry_wait_s=0.0, on_error="missing", max_missing=1.0)
+    with RewardSet([make(slow, policy=policy)]) as reward_set:
+        [scores] = reward_set.score([[sample()] * (MAX_STUCK + 4)])
+        assert [score.missing for score in scores] == [("f",)] * (MAX_STUCK + 4)
+        assert cancelled == ["a"] * 2 * (MAX_STUCK + 4)
+
+
 def test_a_coroutine_that_refuses_to_be_cancelled_is_left_behind():
     release = threading.Event()
 
