@@ -15,6 +15,7 @@ from recipes.evaluation import EvaluationConfig, check_evaluation, evaluate_poli
 from recipes.models import ModelConfig
 from recipes.reward_keys import RewardsKey, reward_specs
 from recipes.tasks import TaskConfig
+from rl.config import ReferenceConfig
 from rollouts.engine import EngineConfig
 from rollouts.modes import ModesConfig
 
@@ -36,6 +37,8 @@ class EvaluateConfig(BaseModel):
     """vLLM."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Samples, temperature, pass@k."""
+    reference: ReferenceConfig = ReferenceConfig()
+    """For rewards that ask for the policy's probability of the reference; r' is always the evaluated policy's."""
     out: Path | None = None
     """Folder for evaluation.json and evaluation_samples.jsonl; null = the run the checkpoint belongs to."""
 
@@ -65,6 +68,7 @@ def main(config: EvaluateConfig, base_dir: Path | None = None) -> None:
                 modes=config.modes,
                 rewards=reward_set,
                 config=config.evaluation,
+                reference=config.reference,
                 on_progress=lambda done, total: bar.note(done, total, "generate"),
             )
     write_evaluation(out, checkpoint=checkpoint, step=step_of(checkpoint), summary=summary, records=records)

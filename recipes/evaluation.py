@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recipes.tasks import Row
 from rewards import RewardSet, Score
+from rl.config import ReferenceConfig
 from rollouts.engine import Engine
 from rollouts.modes import Mode, ModesConfig
 from rollouts.prompts import render_prompt
@@ -53,6 +54,7 @@ def evaluate_policy(
     modes: ModesConfig,
     rewards: RewardSet,
     config: EvaluationConfig,
+    reference: ReferenceConfig,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
     """Evaluate the engine's current weights in both modes, all responses in one batch.
@@ -63,6 +65,7 @@ def evaluate_policy(
     Raises:
         ValueError: ``config.metric`` is none of the rewards, or ``k`` exceeds ``samples``.
     """
+    from recipes.reference_scores import reference_fields
     from rl.environment import reward_sample
     from rl.scoring import StreamedScoring
 
@@ -72,6 +75,13 @@ def evaluate_policy(
     requests = [request for mode, row in pairs for request in _requests(tokenizer, row, mode, config)]
     with StreamedScoring(rewards, config.samples, lambda number, r: reward_sample(pairs[number][1], r)) as scoring:
         flat = engine.generate(requests, on_progress, scoring.on_result)
+        if rewards.deferred:
+            collected = scoring.collect(flat)
+            fields = reference_fields(
+                engine=engine, tokenizer=tokenizer, modes=modes, config=reference, pairs=pairs, groups=collected
+            )
+            for number, own in enumerate(fields):
+                scoring.supply(number, own)
         scored = scoring.finish(flat)
     groups, scores = [rollouts for rollouts, _ in scored], [group_scores for _, group_scores in scored]
     summary = {}

@@ -215,6 +215,17 @@ def build_trainer(
         on_step=lambda step, metrics: _show(bar, step, metrics, config.trainer.steps),
         on_progress=bar.note,
         evaluate=evaluate if config.evaluation else None,
+        initial_policy=lambda: (
+            Learner(
+                load_packed(
+                    model_path,
+                    temperature=config.sampling.temperature,
+                    trust_remote_code=config.model.trust_remote_code,
+                ),
+                config.learner,
+                total_steps=1,
+            ).branch_logprobs
+        ),
     )
 
 
@@ -320,6 +331,7 @@ def _evaluate_rows(
         modes=config.modes,
         rewards=rewards,
         config=config.evaluation,
+        reference=config.trainer.reference,
     )
 
 

@@ -1,6 +1,7 @@
 """Scoring one batch of groups, some of which may still be generated while others are scored.
 
-    add(group)      async, parallel and isolated rewards of its responses start at once, in the background
+    add(group)      async, parallel and isolated rewards of its responses start at once, in the background (verifiers
+                    do not: they would compete with generation for the cores, and their time is limited)
     supply(group)   what only the policy can give is there: the rewards that ask for it start
     result(group)   plain rewards of all groups so far, one after the other; then group rewards; then the total
 
@@ -158,9 +159,10 @@ class Batch:
 
     # -- calls ---------------------------------------------------------------------------------------------------------
 
-    def _start_background(self, group: _Group) -> None:
+    def _start_background(self, group: _Group, *, verifiers: bool = False) -> None:
+        """Start what runs in the background; verifiers, which only compute, when nothing is generated any more."""
         for item in self._each:
-            if item.kind != "inline" and self._may_start(item, group):
+            if item.kind != "inline" and (verifiers or not item.only_computes) and self._may_start(item, group):
                 group.calls[item.label] = [self._submit(call) for call in self._response_calls(item, group)]
         for item in self._together:
             # Where no response can lose its score, only `scores` makes a group reward wait for the other rewards.
@@ -225,6 +227,8 @@ class Batch:
         """Of all groups that can be: so that their group rewards run at the same time, too."""
         new = [self._groups[index] for index in sorted(self._groups)]
         new = [group for group in new if group.supplied and not group.responses_done]
+        for group in new:
+            self._start_background(group, verifiers=True)
         for group in new:
             self._run_inline(group)
         for group in new:

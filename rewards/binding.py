@@ -87,6 +87,11 @@ class BoundReward:
         return self.policy.concurrency or default.get(self.kind, 1)
 
     @property
+    def only_computes(self) -> bool:
+        """Return whether it is a verifier in threads: it waits for no service, and its limits are of wall time."""
+        return self.kind == "threads" and self.reward.gold is not None
+
+    @property
     def reads_scores(self) -> bool:
         """Return whether a group reward looks at what the rewards before it gave."""
         return SCORES_FIELD in self.fields or self.takes_all

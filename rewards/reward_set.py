@@ -93,8 +93,8 @@ class RewardSet:
 
     @property
     def overlaps(self) -> bool:
-        """Return whether a reward runs in the background, so that groups should be added as soon as they are there."""
-        return any(item.kind != "inline" for item in self._rewards)
+        """Return whether a reward starts as soon as its group is there, so that groups should be added one by one."""
+        return any(item.kind != "inline" and not item.only_computes for item in self._rewards)
 
     @property
     def may_miss(self) -> list[str]:

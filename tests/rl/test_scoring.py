@@ -12,7 +12,7 @@ from recipes.evaluation import EvaluationConfig, evaluate_policy
 from recipes.tasks import EpochOrder, Row
 from rewards import Outcome, RewardError, RewardSet, Score
 from rewards.binding import Policy
-from rl.config import TrainerConfig
+from rl.config import ReferenceConfig, TrainerConfig
 from rl.environment import Environment, PromptSlot, ScoredGroup, rollout_record, scored_group
 from rl.run_directory import RunDirectory
 from rl.scoring import StreamedScoring
@@ -319,6 +319,7 @@ def test_an_evaluation_streams_too_and_counts_missing_answers_as_neither_right_n
             rows=ROWS[:2],
             modes=MODES,
             rewards=rewards,
+            reference=ReferenceConfig(),
             config=EvaluationConfig(samples=2, k=2),
         )
     assert engine.streamed == [True]
