@@ -122,7 +122,7 @@ class Trainer:
         self.reference = ReferenceProbs(
             config=config.reference,
             environment=environment,
-            current=learner.branch_logprobs,
+            current=lambda groups: learner.branch_logprobs(groups),
             initial=initial_policy or _unknown_initial_policy,
             path=run.path / BASELINES,
         )
