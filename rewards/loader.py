@@ -9,6 +9,7 @@ The target is a function, a class (it is constructed with the YAML's `args`, the
 Without a decorator its name is the function's and its weight 1.
 """
 
+import dataclasses
 import difflib
 import hashlib
 import importlib
@@ -42,7 +43,7 @@ def load(name: str, args: Mapping[str, Any], base_dir: Path | None = None) -> tu
         RewardError: nothing of that name, or the user's module fails to import.
     """
     if ":" not in name:
-        return _registered(name, base_dir), dict(args)
+        return _registered(name, args)
     where, _, attribute = name.rpartition(":")
     module = _file_module(where, base_dir) if where.endswith(".py") else _import(where, f"reward {name!r}")
     target = _attribute(module, attribute, name)
@@ -60,14 +61,13 @@ def nearest(word: str, options: Collection[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def _registered(name: str, base_dir: Path | None) -> Reward:
+def _registered(name: str, args: Mapping[str, Any]) -> tuple[Reward, dict[str, Any]]:
     if name in BUILTIN:
-        found: Reward = getattr(importlib.import_module(BUILTIN[name]), name).__tandem_reward__
-        return found
+        return _as_reward(getattr(importlib.import_module(BUILTIN[name]), name), name, args)
     if name not in REGISTRY:
         _load_entry_point(name)
     if name in REGISTRY:
-        return REGISTRY[name]
+        return REGISTRY[name], dict(args)
     hint = nearest(name, known_names())
     raise RewardError(
         f"no reward is named {name!r}.{hint} Valid names: {', '.join(known_names())}; "
@@ -158,12 +158,13 @@ def _as_reward(target: Any, name: str, args: Mapping[str, Any]) -> tuple[Reward,
         return found, dict(args)
     try:
         instance = target(**args)
+    except RewardError as error:  # a sentence for the user already
+        raise RewardError(f"reward {name!r}: {error}") from error
     except Exception as error:
         raise RewardError(f"reward {name!r}: {label}({_call_text(args)}) fails: {brief(error)}") from error
     if not callable(instance):
         raise RewardError(f"reward {name!r}: class {label} has no __call__ method.")
-    options = {key: getattr(found, key) for key in ("name", "weight", "group", "parallel", "gold", "validate", "place")}
-    return Reward(function=instance, **options), {}
+    return dataclasses.replace(found, function=instance), {}
 
 
 def _call_text(args: Mapping[str, Any]) -> str:

@@ -10,13 +10,14 @@ import math
 import os
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rewards.loader import brief, load, nearest
 from rewards.registry import RESPONSE_FIELDS, SCORES_FIELD, Reward, RewardError, check_weight
+from rewards.standardise import standardise as standardise_group
 
 Sample = Mapping[str, Any]
 Values = dict[str, float | None]
@@ -85,7 +86,7 @@ def build(specs: Sequence[Any], columns: Collection[str] = (), base_dir: Path | 
     if not specs:
         raise RewardError("no reward is configured: name at least one, such as `accuracy`.")
     parsed = [RewardSpec.model_validate(item) for item in specs]
-    bound = [_bind(item, columns, base_dir) for item in parsed]
+    bound = [part for item in parsed for part in _parts(_bind(item, columns, base_dir), item.standardise)]
     _refuse_doubles(bound)
     labels = [item.label for item in bound]
     for item in bound:
@@ -119,6 +120,28 @@ def _bind(spec: Any, columns: Collection[str], base_dir: Path | None) -> BoundRe
         optional=frozenset(optional),
         takes_all=takes_all,
     )
+
+
+def _parts(item: BoundReward, standardise: bool | None) -> list[BoundReward]:
+    """Return the reward itself; of a standardised one, the value (recorded, weight 0) and what counts in its stead."""
+    if not (item.reward.standardise if standardise is None else standardise):
+        return [item]
+    if item.reward.group:
+        raise RewardError(f"reward {item.label!r} is a group reward, which sees its group: standardise in it.")
+    raw = replace(item, label=f"{item.label}_raw", weight=0.0)
+    return [raw, _standardised(item, raw.label)]
+
+
+def _standardised(item: BoundReward, raw: str) -> BoundReward:
+    """Return the group reward that standardises what the reward labelled `raw` gave."""
+
+    def function(*, scores: Sequence[Values]) -> list[float | None]:
+        if raw not in scores[0]:
+            raise ValueError("it gave a dict, and a standardised reward must give one number or None.")
+        return standardise_group([row[raw] for row in scores])
+
+    reward = Reward(name=item.label, function=function, weight=item.weight, group=True, place=item.reward.place)
+    return replace(item, reward=reward, constants={}, fields=(SCORES_FIELD,), optional=frozenset(), takes_all=False)
 
 
 def _parameters(found: Reward, label: str) -> list[inspect.Parameter]:
@@ -233,13 +256,17 @@ class RewardSet:
                 )
 
     def close(self) -> None:
-        """End the threads and the verifier's worker processes."""
+        """End the threads, the verifier's worker processes, and what a reward with a `close` of its own holds."""
         if self._threads is not None:
             self._threads.shutdown(wait=True)
             self._threads = None
         from rewards.sandbox import close_shared
 
         close_shared()
+        for item in self._rewards:
+            close = getattr(item.reward.function, "close", None)
+            if close is not None:
+                close()
 
     def __enter__(self) -> "RewardSet":
         return self
@@ -267,6 +294,8 @@ class RewardSet:
         return Score(total=total, breakdown=breakdown)
 
     def _score_each(self, item: BoundReward, samples: Sequence[Sample]) -> list[Any]:
+        if item.reward.batch:
+            return self._score_groups(item, [samples], [{} for _ in samples])
         calls = [_call(item, index, item.arguments(sample)) for index, sample in enumerate(samples)]
         if item.reward.is_async:
             return _gather(calls)
@@ -368,7 +397,14 @@ def _number(name: str, value: Any, index: int) -> float | None:
 
 def _gold_sample(row: Sample, gold: Callable[[Any], str]) -> dict[str, Any]:
     text = gold(row.get("reference"))
-    own = {"prompt": "", "response": text, "thinking": None, "answer": text, "reference": row.get("reference")}
+    own: dict[str, Any] = {
+        "prompt": "",
+        "messages": [],
+        "response": text,
+        "thinking": None,
+        "answer": text,
+        "reference": row.get("reference"),
+    }
     return {**row, **own, "mode": "short", "response_ids": [], "truncated": False}
 
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class RewardSpec(BaseModel):
-    """One reward of the composite: a plain name, or `{name, weight, args, label}`."""
+    """One reward of the composite: a plain name, or `{name, weight, args, label, standardise}`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -18,6 +18,9 @@ class RewardSpec(BaseModel):
     """Constants passed to the function's keyword arguments."""
     label: str | None = None
     """Name in metrics, rollouts and report; None takes the reward's own. Needed to use one reward twice."""
+    standardise: bool | None = None
+    """Count (R - mean) / std over the responses to the same prompt instead of R, which is then recorded as
+    `<label>_raw`; None takes what the decorator says (off without one)."""
 
     @model_validator(mode="before")
     @classmethod
