@@ -176,8 +176,10 @@ def build_trainer(
     from transformers import PrinterCallback
     from trl import RewardConfig, RewardTrainer
 
+    from base_model.memory import keep_freed_memory
     from base_model.packed_lm import compute_dtype
 
+    keep_freed_memory()
     arguments = RewardConfig(
         output_dir=str(run.path / "trainer"),
         num_train_epochs=config.epochs,

@@ -68,8 +68,17 @@ class Preference:
         self._tokenizer = load_tokenizer(self._folder, trust_remote_code)
         self._max_length = min(max_length, _positions(config), self._tokenizer.model_max_length)
         self._encoder = ConversationEncoder(self._tokenizer, self._max_length)
-        self._options = {"dtype": dtype, "batch_tokens": batch_tokens, "trust_remote_code": trust_remote_code}
-        self._backend, self._device, self._gpu_share = backend, device, gpu_memory_utilization
+        self._backend = backend
+        self._options: dict[str, Any] = {
+            "dtype": dtype,
+            "batch_tokens": batch_tokens,
+            "trust_remote_code": trust_remote_code,
+            "pad": _padding(config, self._tokenizer),
+        }
+        if backend == "vllm":
+            self._options |= {"max_length": self._max_length, "gpu_memory_utilization": gpu_memory_utilization}
+        else:
+            self._options |= {"device": device}
         self._scorer: Scorer | None = None
 
     def __call__(
@@ -102,11 +111,13 @@ class Preference:
             close()
 
     def _load(self) -> Scorer:
-        pads = (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id, 0)
-        pad = next(token for token in pads if token is not None)
+        if self._backend == "vllm":
+            from rewards.preference_vllm import VllmPreferenceModel
+
+            return VllmPreferenceModel(self._folder, **self._options)
         from rewards.preference_model import PreferenceModel
 
-        return PreferenceModel(self._folder, device=self._device, fallback_pad=pad, **self._options)  # type: ignore[arg-type]
+        return PreferenceModel(self._folder, **self._options)
 
 
 preference = Preference
@@ -188,6 +199,13 @@ def _positions(config: Mapping[str, Any]) -> int:
     return int(text.get("max_position_embeddings") or 10**9)
 
 
+def _padding(config: Mapping[str, Any], tokenizer: Any) -> int:
+    """Return the token id to pad with: the checkpoint's, or as TRL trains, the tokenizer's or the end of text."""
+    text = config.get("text_config") or config
+    candidates = (text.get("pad_token_id"), tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(int(token) for token in candidates if token is not None)
+
+
 def _check_arguments(given: Mapping[str, Any]) -> None:
     if given["backend"] not in BACKENDS:
         raise RewardError(f"`backend` must be {' or '.join(BACKENDS)}, got {given['backend']!r}.")
@@ -197,5 +215,8 @@ def _check_arguments(given: Mapping[str, Any]) -> None:
         value = given[key]
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise RewardError(f"`{key}` must be a number of tokens of at least {least}, got {value!r}.")
+    share = given["gpu_memory_utilization"]
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        raise RewardError(f"`gpu_memory_utilization` must be a share above 0 and at most 1, got {share!r}.")
     if not isinstance(given["trust_remote_code"], bool):
         raise RewardError(f"`trust_remote_code` must be true or false, got {given['trust_remote_code']!r}.")

@@ -26,7 +26,7 @@ class PreferenceModel:
         dtype: Dtype = "auto",
         batch_tokens: int = 16_384,
         trust_remote_code: bool = False,
-        fallback_pad: int = 0,
+        pad: int = 0,
     ) -> None:
         """Load the checkpoint, from safetensors only.
 
@@ -36,7 +36,7 @@ class PreferenceModel:
             dtype: of the backbone's weights; auto = bf16 on a GPU, fp32 on the CPU. The head always computes in fp32.
             batch_tokens: most tokens of a batch, padding included; a longer text makes a batch of its own.
             trust_remote_code: run code that comes with the checkpoint.
-            fallback_pad: token id to pad with where the checkpoint names none.
+            pad: token id to pad with; the state that is scored is the last one of another token.
 
         Raises:
             RewardError: the checkpoint has weights missing, such as the head of a reward model.
@@ -44,10 +44,7 @@ class PreferenceModel:
         self.device = _device(device)
         self._batch_tokens = batch_tokens
         self._model = _load(folder, _dtype(dtype, self.device), trust_remote_code).to(self.device).eval()
-        config = self._model.config.get_text_config()
-        if config.pad_token_id is None:
-            config.pad_token_id = fallback_pad
-        self._pad = config.pad_token_id
+        self._model.config.get_text_config().pad_token_id = self._pad = pad
         _head_in_fp32(self._model)
 
     @torch.inference_mode()

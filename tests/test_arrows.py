@@ -44,7 +44,17 @@ def test_nothing_imports_the_tests_or_relative_parents() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["rewards", "rewards.spec", "rl.config", "base_model.config", "rollouts.engine", "recipes.hybrid_grpo"]
+    "module",
+    [
+        "rewards",
+        "rewards.spec",
+        "rewards.preference",
+        "rl.config",
+        "base_model.config",
+        "rollouts.engine",
+        "recipes.hybrid_grpo",
+        "recipes.reward_model",
+    ],
 )
 def test_light_modules_do_not_import_torch(module: str) -> None:
     code = (
