@@ -7,6 +7,7 @@ is exactly what the reward will show it: the prompt and the final answer, withou
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Sequence
@@ -102,11 +103,9 @@ def main(config: RewardModelConfig) -> None:
             f"the same), run {run.path}"
         )
         started = time.perf_counter()
-        trainer = build_trainer(config, run, model_path, tokenizer, examples)
-        trainer.train(resume_from_checkpoint=_newest(run.path / "trainer") if config.resume else None)
-        folder = _save(run, trainer, tokenizer)
+        folder, steps = train(config, run, model_path, tokenizer, examples)
         seconds = time.perf_counter() - started
-        steps = trainer.state.global_step
+        gc.collect()  # the trainer's weights, gradients and optimiser state, before the finished model is loaded
         evaluation = evaluate(run, folder, eval_pairs, config.max_length)
         counts = {"pairs": len(examples), "left_out": left_out}
         run.write_summary(
@@ -165,6 +164,15 @@ def encode_pairs(pairs: Sequence[Pair], encoder: ConversationEncoder, max_length
             "its two sides are the same."
         )
     return [{"chosen_ids": list(chosen), "rejected_ids": list(rejected)} for chosen, rejected in kept]
+
+
+def train(
+    config: RewardModelConfig, run: RunDirectory, model_path: Path, tokenizer: Any, examples: list[Encoded]
+) -> tuple[Path, int]:
+    """Train, or go on; return the final model's folder and the number of steps."""
+    trainer = build_trainer(config, run, model_path, tokenizer, examples)
+    trainer.train(resume_from_checkpoint=_newest(run.path / "trainer") if config.resume else None)
+    return _save(run, trainer, tokenizer), trainer.state.global_step
 
 
 def build_trainer(

@@ -47,7 +47,6 @@ class VllmPreferenceModel:
             "max_num_batched_tokens": max(batch_tokens, max_length),
             "gpu_memory_utilization": gpu_memory_utilization,
             "trust_remote_code": trust_remote_code,
-            "skip_tokenizer_init": True,
             "enforce_eager": True,
             "seed": 0,
         }

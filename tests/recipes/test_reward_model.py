@@ -11,10 +11,15 @@ import yaml
 
 from recipes.pairs import Pair, hold_out, read_pairs
 from recipes.reward_model import RewardModelConfig, main, require_trl
+from recipes.tasks import Row
 from rewards import build
+from rl.environment import reward_sample
+from rollouts.modes import Mode, ModesConfig
+from rollouts.prompts import split_response
+from rollouts.records import Rollout, Status
 from tests.recipes.preference_pairs import loop_pairs, write_pairs
 from tests.recipes.runs import finish, records
-from tests.tiny import make_tiny_model
+from tests.tiny import make_tiny_model, make_tiny_tokenizer
 
 
 def write_config(folder: Path, name: str, **changes: Any) -> Path:
@@ -78,30 +83,58 @@ def test_the_trained_model_prefers_the_chosen_side_on_held_out_pairs(folder: Pat
     assert model(ids).logits.item() == pytest.approx(row["reward_chosen"], abs=1e-4)
 
 
-def sample(prompt: str, answer: str, **more: Any) -> dict[str, Any]:
-    own = {"prompt": prompt, "messages": [{"role": "user", "content": prompt}], "response": answer, "answer": answer}
-    return {**own, "thinking": None, "mode": "short", "reference": None, "response_ids": [], "truncated": False, **more}
+@pytest.mark.slow
+def test_what_it_prefers_comes_from_the_pairs(folder: Path) -> None:
+    """Trained on the same pairs turned round, the model prefers loops on held-out prompts."""
+    turned = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in loop_pairs(160)]
+    write_pairs(folder / "turned.jsonl", turned)
+    train(folder, "turned", pairs=str(folder / "turned.jsonl"))
+    evaluation = json.loads((folder / "turned/evaluation.json").read_text())
+    assert evaluation["ci_low"] > 0.5, evaluation
+
+
+def samples(row: dict[str, Any], mode: Mode, thoughts: list[str], answers: list[str]) -> list[dict[str, Any]]:
+    """What the trainer makes of responses that were sampled in a mode."""
+    tokenizer = make_tiny_tokenizer()
+    found = []
+    for thought, answer in zip(thoughts, answers, strict=True):
+        text = f"{thought}\n{mode.think_close}\n\n{answer}" if mode.thinks else answer
+        ids = tuple(tokenizer(text)["input_ids"])
+        rollout = Rollout(
+            row=0,
+            sample=len(found),
+            mode=mode.name,
+            prompt_ids=(1,),
+            response_ids=ids,
+            logprobs=(-1.0,) * len(ids),
+            status=Status.FINISHED,
+            policy_version=0,
+            cached_tokens=0,
+            **split_response(tokenizer, ids, mode)._asdict(),
+        )
+        turns = ({"role": "user", "content": row["prompt"]},)
+        found.append(reward_sample(Row(index=0, messages=turns, reference="unknown", columns={}), rollout))
+    return found
 
 
 @pytest.mark.slow
 def test_the_preference_reward_changes_the_ranking_it_should(folder: Path) -> None:
-    """Without it the two answers tie; with it the worked one leads, in short mode and in long mode."""
+    """Without it the answers tie; with it worked ones lead, and in long mode what was thought makes no difference."""
     specs = [{"name": "math"}, {"name": "preference", "args": {"model": str(folder / "judge"), "device": "cpu"}}]
-    # a step's groups: new prompts, each with a worked answer and a looping one, of equal accuracy
-    groups, texts = [], []
+    modes, groups = ModesConfig(), []
     for row in (row for row in loop_pairs(40, seed=77) if isinstance(row["prompt"], str)):
-        pair = [sample(row["prompt"], row[side], reference="unknown") for side in ("chosen", "rejected")]
-        thought = [{**item, "mode": "long", "thinking": f"Thought {len(groups)}."} for item in pair]
-        groups += [pair, thought]
-        texts.append(row["prompt"])
+        answers = [row["chosen"], row["rejected"], row["chosen"]]
+        thoughts = ["First, I add.", "Hm.", "No idea. " * 9]
+        groups += [samples(row, mode, thoughts, answers) for mode in (modes.short, modes.long)]
     with build(specs[:1]) as rewards:
-        assert all(one.total == other.total for one, other in rewards.score(groups))
+        assert all(len({item.total for item in group}) == 1 for group in rewards.score(groups))
     with build(specs) as rewards:
         scores = rewards.score(groups)
-    led = [worked.total > looping.total for worked, looping in scores]
+    led = [worked.total > looping.total for worked, looping, _ in scores]
     assert sum(led) > 0.9 * len(led)
     for short, long in zip(scores[::2], scores[1::2], strict=True):
-        assert [item.total for item in short] == [item.total for item in long]
+        assert long[0] == long[2]
+        assert short == long
 
 
 @pytest.mark.slow
