@@ -22,7 +22,6 @@ from recipes.models import ModelConfig
 
 if TYPE_CHECKING:
     from recipes.pairs import Pair
-    from rewards.conversation import ConversationEncoder
     from rl.run_directory import RunDirectory
 
 MAY_CHANGE = {"resume", "overwrite", "save_every"}
@@ -84,7 +83,6 @@ def main(config: RewardModelConfig) -> None:
     """Read the pairs, train, write the model, judge it on the held-out pairs."""
     from recipes.console import say
     from recipes.models import resolve_model
-    from rewards.conversation import ConversationEncoder
     from rewards.preference import load_tokenizer
     from rl.run_directory import RunDirectory
 
@@ -92,7 +90,7 @@ def main(config: RewardModelConfig) -> None:
     train_pairs, eval_pairs = load_pairs(config)
     model_path = resolve_model(config.model)
     tokenizer = load_tokenizer(model_path, config.model.trust_remote_code)
-    examples = encode_pairs(train_pairs, ConversationEncoder(tokenizer, config.max_length + 1), config.max_length)
+    examples = encode_pairs(train_pairs, tokenizer, _longest(config, model_path))
     dumped = config.model_dump(mode="json", exclude={"resume", "overwrite"})
     with RunDirectory.create(
         config.run, dumped, resume=config.resume, overwrite=config.overwrite, may_change=MAY_CHANGE
@@ -150,12 +148,15 @@ def load_pairs(config: RewardModelConfig) -> tuple[list[Pair], list[Pair]]:
     return pairs, evaluated
 
 
-def encode_pairs(pairs: Sequence[Pair], encoder: ConversationEncoder, max_length: int) -> list[Encoded]:
+def encode_pairs(pairs: Sequence[Pair], tokenizer: Any, max_length: int) -> list[Encoded]:
     """Return the token ids of both sides, without pairs that are too long or whose sides are the same.
 
     Raises:
         ValueError: no pair is left.
     """
+    from rewards.conversation import ConversationEncoder
+
+    encoder = ConversationEncoder(tokenizer, max_length + 1)  # what it cuts is still too long, and left out below
     both = [(encoder.encode(p.messages, p.chosen), encoder.encode(p.messages, p.rejected)) for p in pairs]
     kept = [(c, r) for c, r in both if c != r and max(len(c), len(r)) <= max_length]
     if not kept:
@@ -329,6 +330,13 @@ def _verdict(evaluation: dict[str, Any]) -> str:
         f"prefers the chosen side on {e['accuracy']:.1%} [{e['ci_low']:.1%}, {e['ci_high']:.1%}] of {e['n']} held-out "
         f"pairs, mean margin {e['margin']:.3f} (the longer side is the chosen one in {e['chosen_is_longer']:.1%})"
     )
+
+
+def _longest(config: RewardModelConfig, model_path: Path) -> int:
+    """The most tokens of a text: max_length, and no more than the model has positions for."""
+    from rewards.preference import positions
+
+    return min(config.max_length, positions(json.loads((model_path / "config.json").read_text())))
 
 
 def _paths(value: Path | list[Path]) -> list[Path]:

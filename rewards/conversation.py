@@ -119,4 +119,9 @@ def _special_pattern(tokenizer: Any) -> re.Pattern[str]:
     """Return what matches the first character of every special token that is spelt out in a text."""
     added = [token.content for token in getattr(tokenizer, "added_tokens_decoder", {}).values() if token.special]
     spelt = sorted({text for text in [*added, *tokenizer.all_special_tokens] if len(text) > 1}, key=len, reverse=True)
-    return re.compile(rf"(?=(?:{'|'.join(map(re.escape, spelt))}))(.)" if spelt else r"(?!)()", re.DOTALL)
+    if not spelt:
+        return re.compile("(?!)()")
+    first = "".join(
+        sorted({re.escape(text[0]) for text in spelt})
+    )  # hundreds of tokens are tried only where one can be
+    return re.compile(rf"(?=[{first}])(?={'|'.join(map(re.escape, spelt))})(.)", re.DOTALL)

@@ -156,6 +156,7 @@ def _as_reward(target: Any, name: str, args: Mapping[str, Any]) -> tuple[Reward,
     found = marked or Reward(name=label, function=target, place=place_of(target))
     if not inspect.isclass(target):
         return found, dict(args)
+    _refuse_unknown(target, name, args)
     try:
         instance = target(**args)
     except RewardError as error:  # a sentence for the user already
@@ -165,6 +166,17 @@ def _as_reward(target: Any, name: str, args: Mapping[str, Any]) -> tuple[Reward,
     if not callable(instance):
         raise RewardError(f"reward {name!r}: class {label} has no __call__ method.")
     return dataclasses.replace(found, function=instance), {}
+
+
+def _refuse_unknown(target: Any, name: str, args: Mapping[str, Any]) -> None:
+    """Refuse an argument that a class does not take, where its signature can be read."""
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return
+    unknown = next((key for key in args if key not in parameters), None)
+    if unknown is not None and not any(item.kind is item.VAR_KEYWORD for item in parameters.values()):
+        raise RewardError(f"reward {name!r} has no argument {unknown!r} for its `args`.{nearest(unknown, parameters)}")
 
 
 def _call_text(args: Mapping[str, Any]) -> str:

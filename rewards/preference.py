@@ -66,7 +66,7 @@ class Preference:
         self._folder = find_checkpoint(model)
         config = check_checkpoint(self._folder, trust_remote_code)
         self._tokenizer = load_tokenizer(self._folder, trust_remote_code)
-        self._max_length = min(max_length, _positions(config), self._tokenizer.model_max_length)
+        self._max_length = min(max_length, positions(config), self._tokenizer.model_max_length)
         self._encoder = ConversationEncoder(self._tokenizer, self._max_length)
         self._backend = backend
         self._options: dict[str, Any] = {
@@ -193,7 +193,7 @@ def _refuse_remote_code(folder: Path, config: Mapping[str, Any], trust_remote_co
         )
 
 
-def _positions(config: Mapping[str, Any]) -> int:
+def positions(config: Mapping[str, Any]) -> int:
     """Return the most tokens that the model has positions for."""
     text = config.get("text_config") or config
     return int(text.get("max_position_embeddings") or 10**9)

@@ -192,6 +192,27 @@ def test_scores_are_those_of_the_model_alone_whatever_shares_the_batch(checkpoin
                 assert score == pytest.approx(model(ids).logits.item(), abs=1e-5)
 
 
+def test_an_encoder_without_a_chat_template_scores_too(tmp_path: Path) -> None:
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    tokenizer = make_tiny_tokenizer(chat_template=None)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = BertConfig(vocab_size=len(tokenizer), num_labels=1, initializer_range=0.3, pad_token_id=0, **sizes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = BertForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    prompt = [{"role": "user", "content": "What is 12 + 3?"}]
+    scores = Preference(model=tmp_path, device="cpu").score([prompt] * len(ANSWERS), ANSWERS)
+    assert len(set(scores)) == len(scores)
+    for answer, score in zip(ANSWERS, scores, strict=True):
+        ids = [*tokenizer(f"What is 12 + 3?\n\n{answer}")["input_ids"], tokenizer.eos_token_id]
+        with torch.no_grad():
+            assert score == pytest.approx(model(torch.tensor([ids])).logits.item(), abs=1e-5)
+
+
 def test_a_backbone_in_bf16_keeps_a_head_in_fp32(checkpoint: Path) -> None:
     import torch
 
@@ -257,7 +278,7 @@ def refusal(**args: Any) -> str:
 
 def test_bad_arguments_are_refused(checkpoint: Path) -> None:
     model = str(checkpoint)
-    assert "'modle'" in refusal(modle=model)
+    assert "has no argument 'modle' for its `args`. Did you mean 'model'?" in refusal(modle=model)
     assert "`model` is missing" in refusal()
     assert "`backend` must be transformers or vllm, got 'tgi'" in refusal(model=model, backend="tgi")
     assert "`dtype` must be" in refusal(model=model, dtype="int8")
