@@ -177,7 +177,8 @@ class Batch:
         return any(item.policy.on_error == "missing" and item.weight for item in self._each)
 
     def _may_start(self, item: BoundReward, group: _Group) -> bool:
-        return item.label not in group.calls and (group.supplied or not item.policy_fields)
+        early = group.supplied or not item.policy_fields
+        return not item.reward.batch and item.label not in group.calls and early
 
     def _response_calls(self, item: BoundReward, group: _Group) -> list[Call]:
         return [
@@ -229,11 +230,34 @@ class Batch:
         new = [group for group in new if group.supplied and not group.responses_done]
         for group in new:
             self._start_background(group, verifiers=True)
+        self._run_batches()
         for group in new:
             self._run_inline(group)
         for group in new:
             self._start_together(group)
             group.responses_done = True
+
+    def _run_batches(self) -> None:
+        """Call the rewards that see all responses at once, for all groups that are there and can be."""
+        for item in (item for item in self._each if item.reward.batch):
+            groups = [self._groups[index] for index in sorted(self._groups)]
+            groups = [g for g in groups if item.label not in g.calls and (g.supplied or not item.policy_fields)]
+            samples = [sample for group in groups for sample in group.samples]
+            readings: Sequence[Reading | None] = self._batch_readings(item, samples) if samples else []
+            given = iter(readings)
+            for group in groups:
+                own = [next(given) for _ in group.samples]
+                call = Call(item=item, arguments={}, samples=group.samples, number=group.index)
+                group.calls[item.label] = [
+                    _Pending(call=call, readings=None if reading is None else [reading]) for reading in own
+                ]
+
+    def _batch_readings(self, item: BoundReward, samples: Sequence[Sample]) -> Sequence[Reading | None]:
+        arguments = item.group_arguments(samples, [{}] * len(samples))
+        call = Call(item=item, arguments=arguments, samples=samples, number=0)
+        pending = self._call_inline(call) if item.kind == "inline" else self._submit(call)
+        self._wait([pending])
+        return pending.readings if pending.readings is not None else [None for _ in samples]
 
     def _run_inline(self, group: _Group) -> None:
         for item in self._each:

@@ -4,13 +4,14 @@ import inspect
 import os
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from rewards.loader import load, loadable_name, nearest
 from rewards.registry import POLICY_FIELDS, RESPONSE_FIELDS, SCORES_FIELD, Reward, RewardError, check_weight
+from rewards.standardise import standardise as standardise_group
 
 Sample = Mapping[str, Any]
 Kind = Literal["inline", "async", "threads", "isolated"]
@@ -155,6 +156,36 @@ def bind(spec: Any, columns: Collection[str] | None, base_dir: Path | None) -> B
         takes_all=takes_all,
         policy=policy,
         source=_source(spec, found, base_dir) if policy.isolate else None,
+    )
+
+
+def parts(item: BoundReward, standardise: bool | None) -> list[BoundReward]:
+    """Return the reward itself; of a standardised one, the value (recorded, weight 0) and what counts in its stead."""
+    if not (item.reward.standardise if standardise is None else standardise):
+        return [item]
+    if item.reward.group:
+        raise RewardError(f"reward {item.label!r} is a group reward, which sees its group: standardise in it.")
+    raw = replace(item, label=f"{item.label}_raw", weight=0.0)
+    return [raw, _standardised(item, raw.label)]
+
+
+def _standardised(item: BoundReward, raw: str) -> BoundReward:
+    """Return the group reward that standardises what the reward labelled `raw` gave."""
+
+    def function(*, scores: Sequence[Mapping[str, float | None]]) -> list[float | None]:
+        if raw not in scores[0]:
+            raise ValueError("it gave a dict, and a standardised reward must give one number or None.")
+        return standardise_group([row[raw] for row in scores])
+
+    reward = Reward(name=item.label, function=function, weight=item.weight, group=True, place=item.reward.place)
+    return BoundReward(
+        label=item.label,
+        reward=reward,
+        weight=item.weight,
+        constants={},
+        fields=(SCORES_FIELD,),
+        optional=frozenset(),
+        takes_all=False,
     )
 
 

@@ -36,24 +36,26 @@ class CallError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One call of a reward: for a response, or for a group."""
+    """One call of a reward: for a response, for a group, or for a whole batch."""
 
     item: BoundReward
     arguments: Mapping[str, Any]
     samples: Sequence[Sample]
-    """The response's sample, or those of the group."""
+    """The response's sample, or those of the group or of the batch."""
     number: int
     """Of the sample within the batch, or of the group."""
 
     @property
     def where(self) -> str:
-        """Return `sample 3` or `group 2`."""
+        """Return `sample 3`, `group 2` or `a batch of 64 responses`."""
+        if self.item.reward.batch:
+            return f"a batch of {len(self.samples)} responses"
         return f"{'group' if self.item.reward.group else 'sample'} {self.number}"
 
     @property
     def size(self) -> int | None:
-        """Return how many values a group reward must return; None for one value."""
-        return len(self.samples) if self.item.reward.group else None
+        """Return how many values a reward of several responses must return; None for one value."""
+        return len(self.samples) if self.item.reward.group or self.item.reward.batch else None
 
     def read(self, returned: Any) -> list[Reading]:
         """Check what the reward returned; one reading per sample.

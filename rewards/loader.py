@@ -9,6 +9,7 @@ The target is a function, a class (it is constructed with the YAML's `args`, the
 Without a decorator its name is the function's and its weight 1.
 """
 
+import dataclasses
 import difflib
 import hashlib
 import importlib
@@ -89,8 +90,7 @@ def nearest(word: str, options: Collection[str]) -> str:
 
 def _registered(name: str, args: Mapping[str, Any]) -> tuple[Reward, dict[str, Any]]:
     if name in BUILTIN:
-        found: Reward = getattr(importlib.import_module(BUILTIN[name]), name).__tandem_reward__
-        return found, dict(args)
+        return _as_reward(getattr(importlib.import_module(BUILTIN[name]), name), name, args)
     if name in REGISTRY:
         return REGISTRY[name], dict(args)
     points = [point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name == name]
@@ -185,14 +185,27 @@ def _as_reward(target: Any, name: str, args: Mapping[str, Any]) -> tuple[Reward,
     found = marked or Reward(name=label, function=target, place=place_of(target))
     if not inspect.isclass(target):
         return found, dict(args)
+    _refuse_unknown(target, name, args)
     try:
         instance = target(**args)
+    except RewardError as error:  # a sentence for the user already
+        raise RewardError(f"reward {name!r}: {error}") from error
     except Exception as error:
         raise RewardError(f"reward {name!r}: {label}({_call_text(args)}) fails: {brief(error)}") from error
     if not callable(instance):
         raise RewardError(f"reward {name!r}: class {label} has no __call__ method.")
-    options = {key: getattr(found, key) for key in ("name", "weight", "group", "parallel", "gold", "validate", "place")}
-    return Reward(function=instance, **options), {}
+    return dataclasses.replace(found, function=instance), {}
+
+
+def _refuse_unknown(target: Any, name: str, args: Mapping[str, Any]) -> None:
+    """Refuse an argument that a class does not take, where its signature can be read."""
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return
+    unknown = next((key for key in args if key not in parameters), None)
+    if unknown is not None and not any(item.kind is item.VAR_KEYWORD for item in parameters.values()):
+        raise RewardError(f"reward {name!r} has no argument {unknown!r} for its `args`.{nearest(unknown, parameters)}")
 
 
 def _call_text(args: Mapping[str, Any]) -> str:

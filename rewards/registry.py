@@ -12,7 +12,17 @@ from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-RESPONSE_FIELDS = ("prompt", "response", "thinking", "answer", "reference", "mode", "response_ids", "truncated")
+RESPONSE_FIELDS = (
+    "prompt",
+    "messages",
+    "response",
+    "thinking",
+    "answer",
+    "reference",
+    "mode",
+    "response_ids",
+    "truncated",
+)
 """What every sample carries, whatever the dataset; its columns come in addition."""
 
 SCORES_FIELD = "scores"
@@ -31,6 +41,7 @@ BUILTIN = {
     "length": "rewards.length",
     "math": "rewards.math",
     "normalised": "rewards.normalised",
+    "preference": "rewards.preference",
     "probability": "rewards.probability",
     "repetition": "rewards.repetition",
 }
@@ -52,6 +63,10 @@ class Reward:
     """Gets the lists of a group and returns one value per response."""
     parallel: bool = False
     """May be called from several threads at once, and gains by it (it waits for a worker, a service, a disk)."""
+    batch: bool = False
+    """Gets the lists of all responses of a step in one call, and returns one value per response."""
+    standardise: bool = False
+    """Counts as (R - mean) / std within the group; R itself is recorded as `<label>_raw`, with weight 0."""
     gold: Callable[[Any], str] | None = None
     """For a verifier: the answer text which, made from the reference, must score full marks."""
     validate: Callable[[Mapping[str, Any], Collection[str]], None] | None = None
@@ -109,6 +124,8 @@ def reward(
     *,
     weight: float = 1.0,
     parallel: bool = False,
+    batch: bool = False,
+    standardise: bool = False,
     gold: Callable[[Any], str] | None = None,
     validate: Callable[[Mapping[str, Any], Collection[str]], None] | None = None,
 ) -> Callable[[F], F]:
@@ -121,6 +138,9 @@ def reward(
         name: what the metrics, the rollouts and the report call it.
         weight: its factor in the total, unless the YAML gives another.
         parallel: it may be called from several threads at once.
+        batch: it is called once a step; each argument is a list with one item per response, and so is the result. For
+            rewards that a model works out, in batches of its own.
+        standardise: what counts is (R - mean) / std over the responses to the same prompt; see `rewards.standardise`.
         gold: makes it a verifier: the answer text which must score 1.0, made from the reference.
         validate: refuses bad constant arguments early.
 
@@ -129,7 +149,8 @@ def reward(
         ... def shout(*, answer: str) -> float:
         ...     return float(answer.isupper())
     """
-    return _decorator(name, weight, group=False, parallel=parallel, gold=gold, validate=validate)
+    options = {"parallel": parallel, "batch": batch, "standardise": standardise, "gold": gold, "validate": validate}
+    return _decorator(name, weight, group=False, **options)
 
 
 def group_reward(

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from rewards.batch import Batch
-from rewards.binding import BoundReward, Sample, bind, refuse_doubles, validate
+from rewards.binding import BoundReward, Sample, bind, parts, refuse_doubles, validate
 from rewards.outcome import Score, short
 from rewards.registry import POLICY_FIELDS, SCORES_FIELD, RewardError
 from rewards.running import Runner
@@ -39,7 +39,7 @@ def build(specs: Sequence[Any], columns: Collection[str] | None = (), base_dir: 
     if not specs:
         raise RewardError("no reward is configured: name at least one, such as `accuracy`.")
     parsed = [RewardSpec.model_validate(item) for item in specs]
-    bound = [bind(item, columns, base_dir) for item in parsed]
+    bound = [part for item in parsed for part in parts(bind(item, columns, base_dir), item.standardise)]
     refuse_doubles(bound)
     labels = [item.label for item in bound]
     for item in bound:
@@ -147,13 +147,17 @@ class RewardSet:
                 )
 
     def close(self) -> None:
-        """End the background's threads and processes, and the verifier's."""
+        """End the background's threads and processes, the verifier's, and what a reward with a `close` holds."""
         if self._background is not None:
             self._background.close()
         self._background = None
         from rewards.sandbox import close_shared
 
         close_shared()
+        for item in self._rewards:
+            close = getattr(item.reward.function, "close", None)
+            if close is not None:
+                close()
 
     def __enter__(self) -> "RewardSet":
         return self
@@ -180,7 +184,14 @@ class RewardSet:
 
 def _gold_sample(row: Sample, gold: Callable[[Any], str]) -> dict[str, Any]:
     text = gold(row.get("reference"))
-    own = {"prompt": "", "response": text, "thinking": None, "answer": text, "reference": row.get("reference")}
+    own: dict[str, Any] = {
+        "prompt": "",
+        "messages": [],
+        "response": text,
+        "thinking": None,
+        "answer": text,
+        "reference": row.get("reference"),
+    }
     unknown = dict.fromkeys(POLICY_FIELDS)
     return {**unknown, **row, **own, "mode": "short", "response_ids": [], "truncated": False}
 

@@ -36,6 +36,9 @@ class RewardSpec(BaseModel):
     """Memory that the calls in an isolated process may add to what it has when it is ready, in MiB."""
     style: Literal["tandem", "trl", "trl_text", "verl"] | None = None
     """Whose calling convention the function has; None = told from its arguments (trl gets messages, trl_text text)."""
+    standardise: bool | None = None
+    """Count (R - mean) / std over the responses to the same prompt instead of R, which is then recorded as
+    `<label>_raw`; None takes what the decorator says (off without one)."""
 
     @model_validator(mode="before")
     @classmethod

@@ -183,6 +183,7 @@ def reward_sample(row: Row, rollout: Rollout) -> dict[str, Any]:
     return {
         **row.columns,
         "prompt": row.messages[-1]["content"],
+        "messages": list(row.messages),
         "response": rollout.response,
         "thinking": rollout.thinking,
         "answer": rollout.answer,

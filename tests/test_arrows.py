@@ -50,10 +50,12 @@ def test_nothing_imports_the_tests_or_relative_parents() -> None:
         "rewards.spec",
         "rewards.adapters.trl",
         "rewards.adapters.verl_groups",
+        "rewards.preference",
         "rl.config",
         "base_model.config",
         "rollouts.engine",
         "recipes.hybrid_grpo",
+        "recipes.reward_model",
     ],
 )
 def test_light_modules_do_not_import_torch(module: str) -> None:

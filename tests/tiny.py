@@ -123,3 +123,25 @@ def make_tiny_model(
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return Path(directory)
+
+
+def make_tiny_reward_model(directory: str | Path, *, seed: int = 0, **options: Any) -> Path:
+    """Saves a random reward model: `make_tiny_model` with a head of one output in place of the LM head.
+
+    Args:
+        directory: Where to save; created when absent.
+        seed: Seed of backbone and head.
+        **options: As for `make_tiny_model`.
+
+    Returns:
+        `directory` as a path.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    path = make_tiny_model(directory, seed=seed, **options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1)
+    model.save_pretrained(path)
+    return path

@@ -40,7 +40,7 @@ def refusal(tmp_path: Path, text: str) -> str:
         (
             "rewards: [3]",
             "'rewards.0' is 3, and must be a mapping with the keys name, weight, args, label, timeout_s, retries, "
-            "retry_wait_s, concurrency, on_error, max_missing, isolate, memory_mb, style.",
+            "retry_wait_s, concurrency, on_error, max_missing, isolate, memory_mb, style, standardise.",
         ),
         ("modes: {short: {name: ''}}", "'modes.short.name' is '', and must be at least 1 character long."),
         ("modes: {mode: both}", "'modes.mode' is 'both', and must be one of 'short', 'long', 'hybrid'."),
