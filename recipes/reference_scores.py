@@ -51,7 +51,7 @@ def reference_fields(
     fields = []
     for group in groups:
         baseline = next(probs)
-        fields.append([{"reference_probs": next(probs), "baseline_probs": baseline} for _ in group])
+        fields.append([{"reference_probs": next(probs) or [], "baseline_probs": baseline} for _ in group])
     return fields
 
 

@@ -22,12 +22,12 @@ from rewards.registry import reward
 def probability(
     *, reference: Any, reference_probs: Sequence[float] | None, baseline_probs: Sequence[float] | None = None
 ) -> float | None:
-    """Return clip(mean p - mean p', 0, 1); None without a reference.
+    """Return clip(mean p - mean p', 0, 1), 0 for a response without an answer; None without a reference.
 
     Args:
         reference: the right answer.
-        reference_probs: probability of each of its tokens in place of the response's answer; None where the response
-            has no answer to be replaced.
+        reference_probs: probability of each of its tokens in place of the response's answer; empty where the response
+            has no answer to be replaced, None where nobody has asked the policy (a check of the data).
         baseline_probs: the same after the prompt alone; None = nothing is subtracted.
 
     Example:
@@ -35,6 +35,8 @@ def probability(
         0.5
     """
     if reference is None or not str(reference).strip():
+        return None
+    if reference_probs is None:
         return None
     if not reference_probs:
         return 0.0

@@ -44,6 +44,7 @@ BUILTIN = {
     "preference": "rewards.preference",
     "probability": "rewards.probability",
     "repetition": "rewards.repetition",
+    "routed_accuracy": "rewards.routed_accuracy",
 }
 """Built-in rewards and their modules, imported when named: `import rewards` stays light."""
 

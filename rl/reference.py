@@ -67,7 +67,7 @@ class ReferenceProbs:
         given = iter(logprobs)
         return [
             {
-                "reference_probs": None if span is None else scored_probs(span, next(given)),
+                "reference_probs": [] if span is None else scored_probs(span, next(given)),
                 "baseline_probs": baseline,
             }
             for span in spans

@@ -15,9 +15,8 @@ from rewards.probability import probability
         ([0.3], [0.4, 0.4], 0.0),  # clipped at 0
         ([1.0], [0.0], 1.0),
         ([0.25, 0.75], None, 0.5),  # nothing to subtract
-        (None, [0.2], 0.0),  # no answer that could be replaced
-        (None, None, 0.0),
-        ([], [0.2], 0.0),
+        ([], [0.2], 0.0),  # no answer that could be replaced
+        ([], None, 0.0),
     ],
 )
 def test_the_papers_formula(reference_probs, baseline_probs, expected):
@@ -28,6 +27,10 @@ def test_the_papers_formula(reference_probs, baseline_probs, expected):
 @pytest.mark.parametrize("reference", [None, "", "  \n"])
 def test_without_a_reference_it_does_not_apply(reference):
     assert probability(reference=reference, reference_probs=[0.5], baseline_probs=[0.1]) is None
+
+
+def test_before_the_policy_was_asked_it_does_not_apply():
+    assert probability(reference="x", reference_probs=None) is None
 
 
 PROBS = st.lists(st.floats(0, 1), min_size=1, max_size=8)

@@ -74,7 +74,7 @@ def test_reward_equals_the_formula_over_float64_logits(model_path: Path, mode: M
     before = mean_probability(model, list(bare), list(bare_span.tokens), list(bare_span.scored), 0.8)
     assert sum(span is None for span in spans) == (2 if mode.thinks else 1)
     for ids, span in zip(responses, spans, strict=True):
-        probs = scored_probs(span, next(found)) if span else None
+        probs = scored_probs(span, next(found)) if span else []
         value = probability(reference=reference, reference_probs=probs, baseline_probs=baseline)
         if span is None:
             assert value == 0.0
