@@ -34,7 +34,7 @@ from rewards.math_text import (
 )
 from rewards.math_tree import Node, Unreadable, read
 from rewards.math_units import split_unit, units_differ
-from rewards.math_value import EXACT, ROUNDED, ratio, same_value
+from rewards.math_value import DIGITS, EXACT, ROUNDED, ratio, same_value
 from rewards.text import same_words
 
 _ORDER = {"<": "<", "\\le": "<=", ">": ">", "\\ge": ">="}
@@ -555,3 +555,20 @@ def _half_line(mark: str, difference: Any) -> Any:
     if mark in ("<", "<="):
         return _interval(-sp.oo, bound, True, mark == "<")
     return _interval(bound, sp.oo, mark == ">", True)
+
+
+# Values --------------------------------------------------------------------------------------------------------------
+
+
+def number_of(text: str) -> tuple[str, str] | None:
+    """Return the real value of an expression without unknowns as decimal digits, and its unit; None if it has none."""
+    value, unit = split_unit(tokenise(clean(text)))
+    try:
+        node = read(value)
+        number = value_of(node.tokens) if node.kind == "expression" else None
+    except (Unreadable, RecursionError):
+        return None
+    if number is None or isinstance(number, sp.MatrixBase) or not number.is_number or not number.is_finite:
+        return None
+    result = sp.N(number, DIGITS)
+    return (str(result), unit) if result.is_Float or result.is_Rational else None

@@ -43,6 +43,9 @@ _ALIASES = {
     "unit": "unit units",
 }
 _UNIT = {word: unit for unit, words in _ALIASES.items() for word in words.split()}
+_SCALED = {"kJ", "kW", "kPa", "MPa", "kHz", "MHz"}
+NAMES = {word: unit for word, unit in _UNIT.items() if word not in _SCALED}
+"""Spelling -> unit, for those spellings that name the unit itself and not a multiple of it."""
 _PHYSICAL = set(_ALIASES) - {"deg", "unit", "dollar", "cent"}
 _NEUTRAL = {"square", "cubic", "sq", "cu", "per", "of", "total", "approximately", "about", "each"}
 _OPERATORS = {

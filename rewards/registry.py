@@ -21,13 +21,25 @@ SCORES_FIELD = "scores"
 
 BUILTIN = {
     "accuracy": "rewards.accuracy",
+    "anls": "rewards.anls",
+    "box": "rewards.box",
     "choice": "rewards.choice",
+    "count": "rewards.count",
+    "edit_distance": "rewards.edit_distance",
     "exact": "rewards.exact",
     "format": "rewards.format",
+    "instructions": "rewards.instructions",
+    "items": "rewards.items",
+    "key_values": "rewards.key_values",
     "length": "rewards.length",
     "math": "rewards.math",
+    "multi": "rewards.multi",
     "normalised": "rewards.normalised",
+    "number": "rewards.number",
+    "point": "rewards.point",
     "repetition": "rewards.repetition",
+    "table": "rewards.table",
+    "yes_no": "rewards.yes_no",
 }
 """Built-in rewards and their modules, imported when named: `import rewards` stays light."""
 
