@@ -1,8 +1,9 @@
 """`anls`: average normalised Levenshtein similarity, the measure of scene-text and document question answering.
 
 For an answer `a` and a reference `r` with NL = edit distance / length of the longer, both lower-cased and stripped:
-score = 1 - NL if NL < threshold, else 0; the best over all references (ST-VQA, arXiv 1905.13648 section 3; DocVQA, arXiv
-2007.00398; threshold 0.5). The answer is the whole response or its final answer (exact.statements), whichever is nearer.
+score = 1 - NL if NL < threshold, else 0; the best over all references (ST-VQA, arXiv 1905.13648 section 3; DocVQA,
+arXiv 2007.00398; threshold 0.5). The answer is the whole response or its final answer (exact.statements), whichever
+is nearer.
 """
 
 from typing import Any

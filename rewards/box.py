@@ -1,7 +1,7 @@
 """`box`: bounding boxes by intersection over union (IoU).
 
-- One reference box: 1.0 if the answer's box has an IoU of at least `threshold`, or the IoU itself with `threshold: null`.
-  An answer of several different boxes has none.
+- One reference box: 1.0 if the answer's box has an IoU of at least `threshold`, or the IoU itself with `threshold:
+  null`. An answer of several different boxes has none.
 - Several reference boxes: F1 = 2 * matched / (given + asked) over the largest matching of boxes with an IoU of at least
   `threshold`; with `threshold: null` the IoUs of pairs taken greedily by IoU, 2 * sum / (given + asked).
 - `answer_scale: 1000` (or 1): the answer's coordinates run from 0 to this over the image, whose size in pixels the
@@ -26,7 +26,8 @@ def _threshold(name: str, value: Any) -> float:
     return arguments.amount(name, value, low=1e-9, high=1.0)
 
 
-def _scale(name: str, value: Any) -> float:
+def check_scale(name: str, value: Any) -> float:
+    """Return `answer_scale`, above zero."""
     return arguments.amount(name, value, low=1e-9)
 
 
@@ -48,7 +49,7 @@ def gold_answer(
 @reward(
     "box",
     gold=gold_answer,
-    validate=arguments.validator(threshold=_threshold, box_format=_format, answer_scale=_scale),
+    validate=arguments.validator(threshold=_threshold, box_format=_format, answer_scale=check_scale),
 )
 def box(
     *,
@@ -83,7 +84,7 @@ def box(
     form = _format("box_format", box_format or "xyxy")
     limit = None if threshold is None else _threshold("threshold", threshold)
     wanted = _reference(reference, form)
-    factors = _factors(answer_scale, image_width, image_height)
+    factors = pixel_factors(answer_scale, image_width, image_height)
     given = find_shapes(answer, 4) if isinstance(answer, str) else None
     if not given:
         return 0.0
@@ -119,15 +120,23 @@ def _reference(reference: Any, form: str) -> list[Shape]:
     shapes = None if value is NOTHING else shapes_of(value, 4)
     boxes = [as_corners(item, form) for item in shapes or []]
     if not boxes or not all(map(is_box, boxes)):
-        raise RewardError(f"`box` needs boxes of four numbers with an area ({form}) as reference, got {str(reference)[:80]!r}.")
+        raise RewardError(
+            f"`box` needs boxes of four numbers with an area ({form}) as reference, got {str(reference)[:80]!r}."
+        )
     return boxes
 
 
-def _factors(scale: Any, width: Any, height: Any) -> tuple[float, float]:
-    """Return what brings the answer's coordinates to pixels."""
+def pixel_factors(scale: Any, width: Any, height: Any) -> tuple[float, float]:
+    """Return what brings an answer's x and y to pixels.
+
+    Raises:
+        RewardError: a scale without the image's size.
+    """
     if scale is None:
         return 1.0, 1.0
     if width is None or height is None:
         raise RewardError("`box` and `point` with `answer_scale` need the columns `image_width` and `image_height`.")
-    size = [arguments.amount(name, value, low=1e-9) for name, value in (("image_width", width), ("image_height", height))]
-    return size[0] / _scale("answer_scale", scale), size[1] / _scale("answer_scale", scale)
+    size = [
+        arguments.amount(name, value, low=1e-9) for name, value in (("image_width", width), ("image_height", height))
+    ]
+    return size[0] / check_scale("answer_scale", scale), size[1] / check_scale("answer_scale", scale)

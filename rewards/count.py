@@ -1,7 +1,8 @@
 """`count`: how many there are. 1.0 for the right number, or a smooth share of it.
 
-- The number is the one that the final answer states, in digits or words (`12`, `twelve`, `a dozen`; `none` and `there are
-  no ...` are 0); a sentence that states two different numbers, a range, a bound (`at least 3`) or a fraction counts nothing.
+- The number is the one that the final answer states, in digits or words (`12`, `twelve`, `a dozen`; `none` and
+  `there are no ...` are 0); a sentence that states two different numbers, a range, a bound (`at least 3`) or a
+  fraction counts nothing.
 - `smooth`: 1 - |answer - reference| / max(reference, 1), never below 0.
 """
 
@@ -23,10 +24,14 @@ _NUMBER = re.compile(r"(?<![\w.,/^−-])\d{1,3}(?:,\d{3})+(?![\w.,/]*\d)|(?<![\w
 _DIGIT = re.compile(r"\d")
 _NONE = re.compile(r"\b(?:none|there (?:is|are|was|were) no(?!t\b)|zero)\b", re.IGNORECASE)
 _SEVERAL = re.compile(
-    r"\d\s*(?:-|–|—|to|~)\s*\d|\bor\b|\beither\b|\bmaybe\b|\bseveral\b|\bdozens\b|或|\bplus\b|\bminus\b|\bof the\b(?=.*\bof the\b)",
+    r"\d\s*(?:-|–|—|to|~)\s*\d|\bor\b|\beither\b|\bmaybe\b|\bseveral\b|\bdozens\b|或|\bplus\b|\bminus\b",
     re.IGNORECASE,
 )
-_NOT_ONE = re.compile(r"\b(?:the|this|that|each|every|no|any|which|other|another|last|first|only) one\b|\bone (?:of|by|can|could|has|sees)\b", re.I)
+_NOT_ONE = re.compile(
+    r"\b(?:the|this|that|each|every|no|any|which|other|another|last|first|only) one\b"
+    r"|\bone (?:of|by|can|could|has|sees)\b",
+    re.IGNORECASE,
+)
 _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 
 

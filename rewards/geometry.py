@@ -1,8 +1,8 @@
 """Boxes and points of a response: the notations that vision-language models use, and how much two boxes overlap.
 
-Read are JSON (`[x1, y1, x2, y2]`, `{"bbox_2d": [...]}`, `{"point_2d": [...]}`, lists of these, `{"x": .., "y": ..}`),
-`<box>..</box>`, `<point>..</point>` and `<|box_start|>..<|box_end|>` with four or two numbers in any brackets, and plain
-`(x1, y1, x2, y2)`. Where there are tags, only what stands in them counts.
+Read are JSON (`[x1, y1, x2, y2]`, `{"bbox_2d": [...]}`, `{"point_2d": [...]}`, lists of these, `{"x": .., "y":
+..}`), `<box>..</box>`, `<point>..</point>` and `<|box_start|>..<|box_end|>` with four or two numbers in any
+brackets, and plain `(x1, y1, x2, y2)`. Where there are tags, only what stands in them counts.
 """
 
 import math
@@ -24,7 +24,10 @@ _KEYS = {
     4: ("bbox_2d", "bbox", "box_2d", "box", "bounding_box", "boundingbox", "coordinates"),
     2: ("point_2d", "point", "coordinate", "coordinates", "click", "position"),
 }
-_NAMED = {4: (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("x_min", "y_min", "x_max", "y_max")), 2: (("x", "y"),)}
+_NAMED = {
+    4: (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("x_min", "y_min", "x_max", "y_max")),
+    2: (("x", "y"),),
+}
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?")
 _GROUP = re.compile(r"[(\[]([-+\d.eE,\s]{1,200})[)\]]")
 _LIMIT = 1e9

@@ -1,7 +1,7 @@
 """One key per value of a list, a cell or a leaf: two values are the same where their keys are equal.
 
-A number is its exact value (`1,234.50` = `1234.5` = `$1,234.50` = `\\frac{2469}{2}`), `20%` stays apart from 20, anything
-else is its text up to case, articles and punctuation (text.normalise).
+A number is its exact value (`1,234.50` = `1234.5` = `$1,234.50` = `\\frac{2469}{2}`), `20%` stays apart from 20,
+anything else is its text up to case, articles and punctuation (text.normalise).
 """
 
 import re

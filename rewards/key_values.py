@@ -1,7 +1,8 @@
 """`key_values`: a JSON object against the reference's, leaf by leaf, by F1 or all or nothing.
 
-- Both are taken apart into (path, value) pairs: `{"total": {"tax": "1.50"}}` is (total / tax, 1.5). Keys are normalised
-  (`Total_Price` = `total price`), values compared by item_key: numbers by value, words up to case, articles, punctuation.
+- Both are taken apart into (path, value) pairs: `{"total": {"tax": "1.50"}}` is (total / tax, 1.5). Keys are
+  normalised (`Total_Price` = `total price`), values compared by item_key: numbers by value, words up to case,
+  articles, punctuation.
 - Score: F1 = 2 * right / (pairs given + pairs asked): missing and extra pairs both cost. Empty objects, lists and texts
   and null hold no pair.
 - The answer is JSON (structured.py), a table whose two columns are key and value or whose rows are records, or lines of
@@ -10,7 +11,6 @@
 """
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +23,7 @@ from rewards.structured import MAX_DEPTH, NOTHING, depth_of, find_json, parse_js
 
 Pair = tuple[tuple[str, ...], Key]
 MAX_PAIRS = 5000
-_LINE = re.compile(r"[ \t]*(?:[-*•][ \t]+)?\**([^:*\n]{1,80}?)\**[ \t]*:\**[ \t]*(\S[^\n]*)")
+MAX_KEY = 80
 
 
 def gold_answer(reference: Any) -> str:
@@ -31,9 +31,7 @@ def gold_answer(reference: Any) -> str:
     return reference if isinstance(reference, str) else json.dumps(reference, default=str)
 
 
-@reward(
-    "key_values", gold=gold_answer, validate=arguments.validator(ordered=arguments.flag, partial=arguments.flag)
-)
+@reward("key_values", gold=gold_answer, validate=arguments.validator(ordered=arguments.flag, partial=arguments.flag))
 def key_values(
     *, answer: str | None, reference: Any, ordered: bool | None = True, partial: bool | None = True
 ) -> float | None:
@@ -58,7 +56,7 @@ def key_values(
     wanted = _pairs(parse_json(reference) if isinstance(reference, str) else reference, in_order)
     if not wanted:
         raise RewardError(
-            f"`key_values` needs a reference that is a JSON object or list with at least one value, at most {MAX_PAIRS} "
+            f"`key_values` needs a reference that is a JSON object or list with one value at least, at most {MAX_PAIRS} "
             f"values and {MAX_DEPTH} levels, got {str(reference)[:80]!r}."
         )
     found = _pairs(_given(answer), in_order) if isinstance(answer, str) else None
@@ -77,9 +75,15 @@ def _given(answer: str) -> Any:
     if records:
         cells = [list(row.values()) for row in records]
         return {row[0]: row[1] for row in cells} if all(len(row) == 2 for row in cells) else records
-    lines = [match for match in map(_LINE.fullmatch, stated(answer).split("\n")) if match]
-    values = {match[1]: match[2].strip(" *") for match in lines[:MAX_PAIRS]}
-    return values if len(values) == len(lines) else NOTHING
+    lines = [pair for line in stated(answer).split("\n") if (pair := _line(line)) is not None]
+    return dict(lines) if len(dict(lines)) == len(lines) else NOTHING
+
+
+def _line(line: str) -> tuple[str, str] | None:
+    """Return key and value of a line such as `- **Total:** 12.00`."""
+    key, colon, value = line.strip(" \t-*•").partition(":")
+    key, value = key.strip(" *"), value.strip(" *\t\r")
+    return (key, value) if colon and value and 0 < len(key) <= MAX_KEY else None
 
 
 def _pairs(value: Any, ordered: bool) -> list[Pair] | None:

@@ -4,8 +4,8 @@
   passed over, unless `unit_required` asks for it (then an answer must give a unit where the reference has one).
 - Right within `max(abs_tol, rel_tol * |reference|)`, in the reference's unit. Both are 0 by default: equal exactly, or
   up to the rounding visible in a decimal of six digits (math_text.same_number).
-- Scientific notation, thousands separators, percent, fractions, mixed numbers, number words, LaTeX. `20%` is 20 per cent,
-  0.2, or 20 where the reference says so. `2\\pi`, `\\sqrt{2}` and the like are worked out in the sandbox.
+- Scientific notation, thousands separators, percent, fractions, mixed numbers, number words, LaTeX. `20%` is 20 per
+  cent, 0.2, or 20 where the reference says so. `2\\pi`, `\\sqrt{2}` and the like are worked out in the sandbox.
 - The final answer is extract.py's; of its readings the widest that is a quantity counts, so that `12 km` is not 12 m.
   Several values (`12 or 13`, `5-7`) are none. A reference that is no number matches only its own text.
 """
@@ -24,7 +24,11 @@ from rewards.registry import reward
 from rewards.sandbox import shared
 from rewards.text import normalise
 
-_CHECKS = {"rel_tol": arguments.amount, "abs_tol": arguments.amount, "unit_required": arguments.flag}
+_CHECKS: dict[str, arguments.Check] = {
+    "rel_tol": arguments.amount,
+    "abs_tol": arguments.amount,
+    "unit_required": arguments.flag,
+}
 MAX_CHARS = 400
 
 

@@ -13,7 +13,7 @@ import math
 from typing import Any
 
 from rewards import arguments
-from rewards.box import _factors, _scale
+from rewards.box import check_scale, pixel_factors
 from rewards.geometry import Shape, find_shapes, is_box, matching, shapes_of
 from rewards.overlap import f1
 from rewards.registry import RewardError, reward
@@ -26,7 +26,7 @@ def _radius(name: str, value: Any) -> float:
 
 def gold_answer(reference: Any, answer_scale: Any = None, image_width: Any = None, image_height: Any = None) -> str:
     """Return the response that states the reference itself: of a box, its middle."""
-    x, y = _factors(answer_scale, image_width, image_height)
+    x, y = pixel_factors(answer_scale, image_width, image_height)
     points = []
     for shape in _shapes(reference) or []:
         middle = shape if len(shape) == 2 else ((shape[0] + shape[2]) / 2, (shape[1] + shape[3]) / 2)
@@ -34,7 +34,7 @@ def gold_answer(reference: Any, answer_scale: Any = None, image_width: Any = Non
     return json.dumps(points[0] if len(points) == 1 else points)
 
 
-@reward("point", gold=gold_answer, validate=arguments.validator(radius=_radius, answer_scale=_scale))
+@reward("point", gold=gold_answer, validate=arguments.validator(radius=_radius, answer_scale=check_scale))
 def point(
     *,
     answer: str | None,
@@ -64,7 +64,7 @@ def point(
     if reference is None or reference == "" or reference == []:
         return None
     wanted = _reference(reference, radius)
-    factors = _factors(answer_scale, image_width, image_height)
+    factors = pixel_factors(answer_scale, image_width, image_height)
     given = find_shapes(answer, 2) if isinstance(answer, str) else None
     if not given:
         return 0.0
@@ -90,7 +90,9 @@ def _shapes(reference: Any) -> list[Shape] | None:
 
 
 def _flat(value: Any, size: int) -> bool:
-    return isinstance(value, list | tuple) and len(value) == size and not any(isinstance(i, list | tuple) for i in value)
+    return (
+        isinstance(value, list | tuple) and len(value) == size and not any(isinstance(i, list | tuple) for i in value)
+    )
 
 
 def _reference(reference: Any, radius: float | None) -> list[Shape]:

@@ -1,6 +1,6 @@
-"""Numbers with units as people write them: `1,234.5 kg`, `3.2\\times10^{-4}\\ \\mathrm{m/s^2}`, `5 ft 3 in`, `20%`, `€12`.
+"""Numbers with units as people write them: `1,234.5 kg`, `3.2\\times10^{-4}\\ \\mathrm{m/s^2}`, `5 ft 3 in`, `€12`.
 
-Pure string work in linear time. What is more than a number (`2\\pi`, `\\sqrt{2}`) is left to the sandbox, see number.py.
+Pure string work in linear time. What is more than a number (`2\\pi`, `\\sqrt{2}`) is left to the sandbox (number.py).
 """
 
 import re
@@ -103,7 +103,11 @@ def _in_one_spelling(text: str) -> str:
     text = _CURRENCY.sub(" ", text)
     text = without_thousands(clean(text))
     text = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text).replace("\\mu", "µ").replace("μ", "µ").replace("\\Omega", "Ω")
-    text = re.sub(r"°\s*(?:([CFK])\b|([cCfF])(?:elsius|ahrenheit)\b)", _temperature, text).replace("\\cdot m", "*m").replace("\\ldots", "…")
+    text = (
+        re.sub(r"°\s*(?:([CFK])\b|([cCfF])(?:elsius|ahrenheit)\b)", _temperature, text)
+        .replace("\\cdot m", "*m")
+        .replace("\\ldots", "…")
+    )
     text = re.sub(r"(?<=[A-Za-zµΩ}\d])\s*\\(?:cdot|times)\s*(?=[A-Za-zµΩ])", " * ", text)
     text = re.sub(r"\s+", " ", text).replace(" ^", "^").strip()
     return f"{text} {word}" if word and re.match(r"[-+]?[\d.]", text) and _no_words(text) else text
@@ -134,7 +138,9 @@ def _continues(larger: Quantity, smaller: Quantity) -> bool:
     if larger.unit is None or smaller.unit is None or larger.unit.offset or smaller.value < 0:
         return False
     same = larger.unit.dimension == smaller.unit.dimension and bool(larger.unit.dimension)
-    return same and smaller.unit.factor < larger.unit.factor and smaller.value * smaller.unit.factor < larger.unit.factor
+    return (
+        same and smaller.unit.factor < larger.unit.factor and smaller.value * smaller.unit.factor < larger.unit.factor
+    )
 
 
 def _one(text: str) -> tuple[Quantity, str] | None:

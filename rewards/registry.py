@@ -59,8 +59,9 @@ class Reward:
     """Gets the lists of a group and returns one value per response."""
     parallel: bool = False
     """May be called from several threads at once, and gains by it (it waits for a worker, a service, a disk)."""
-    gold: Callable[[Any], str] | None = None
-    """For a verifier: the answer text which, made from the reference, must score full marks."""
+    gold: Callable[..., str] | None = None
+    """For a verifier: the answer text which, made from the reference, must score full marks. Further arguments than the
+    reference are filled by name from the row's columns and the constants."""
     validate: Callable[[Mapping[str, Any], Collection[str]], None] | None = None
     """Gets the constant arguments and the names of all rewards of the set; raises ValueError to refuse them."""
     place: str = ""
@@ -116,7 +117,7 @@ def reward(
     *,
     weight: float = 1.0,
     parallel: bool = False,
-    gold: Callable[[Any], str] | None = None,
+    gold: Callable[..., str] | None = None,
     validate: Callable[[Mapping[str, Any], Collection[str]], None] | None = None,
 ) -> Callable[[F], F]:
     """Register a function that scores one response.

@@ -222,7 +222,7 @@ class RewardSet:
             gold = item.reward.gold
             if gold is None:
                 continue
-            samples = [_gold_sample(row, gold) for row in rows]
+            samples = [_gold_sample(row, gold, item.constants) for row in rows]
             values = self._score_each(item, samples)
             bad = [index for index, value in enumerate(values) if not _full_marks(value)]
             if bad:
@@ -366,10 +366,19 @@ def _number(name: str, value: Any, index: int) -> float | None:
     return float(plain)
 
 
-def _gold_sample(row: Sample, gold: Callable[[Any], str]) -> dict[str, Any]:
-    text = gold(row.get("reference"))
+def _gold_sample(row: Sample, gold: Callable[..., str], constants: Mapping[str, Any]) -> dict[str, Any]:
+    text = gold(row.get("reference"), **_gold_arguments(gold, {**row, **constants}))
     own = {"prompt": "", "response": text, "thinking": None, "answer": text, "reference": row.get("reference")}
     return {**row, **own, "mode": "short", "response_ids": [], "truncated": False}
+
+
+def _gold_arguments(gold: Callable[..., str], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a gold function asks for beside the reference: columns and constants, by name."""
+    try:
+        named = list(inspect.signature(gold).parameters)[1:]
+    except (TypeError, ValueError):  # a built-in such as `str`
+        return {}
+    return {key: values[key] for key in named if key in values}
 
 
 def _full_marks(value: Any) -> bool:

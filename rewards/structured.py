@@ -4,8 +4,8 @@
 2. The last fenced code block, else the content of the last box, else the text itself.
 3. In it: the whole as JSON; else the last outermost JSON object or list that stands in the text.
 
-Two different values side by side, with nothing but `or`, `and`, commas or blanks between them, are no answer: a response
-that offers several values has none. An object that gives one key twice is not read either.
+Two different values side by side, with nothing but `or`, `and`, commas or blanks between them, are no answer: a
+response that offers several values has none. An object that gives one key twice is not read either.
 """
 
 import json
@@ -125,7 +125,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_refuse)
 
 
 def parse_json(text: str) -> Any:
-    """Return the value of a text that is JSON as a whole, or NOTHING; too deep, too long or doubled keys are not read."""
+    """Return the value of a text that is JSON as a whole, or NOTHING (also for one too long, too deep, or with a key twice)."""
     if len(text) > MAX_CHARS:
         return NOTHING
     text = text.strip()

@@ -27,9 +27,7 @@ def gold_answer(reference: Any) -> str:
     return reference if isinstance(reference, str) else json.dumps(reference, default=str)
 
 
-@reward(
-    "table", gold=gold_answer, validate=arguments.validator(ordered=arguments.flag, partial=arguments.flag)
-)
+@reward("table", gold=gold_answer, validate=arguments.validator(ordered=arguments.flag, partial=arguments.flag))
 def table(
     *, answer: str | None, reference: Any, ordered: bool | None = False, partial: bool | None = True
 ) -> float | None:

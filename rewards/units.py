@@ -1,8 +1,8 @@
 """Units of measurement: what a written unit is worth in base units, so that 1.2 km equals 1200 m.
 
-A unit is a product of powers: `m/s^2`, `kg m^{-3}`, `km per hour`, `square feet`, `cm³`. Its dimension is a mapping from
-base units (metre, kilogram, second, ampere, kelvin, mole, candela, radian, bit, and one per currency) to powers. Names
-are those of math_units, and more; symbols may carry SI prefixes. Exact: factors are fractions.
+A unit is a product of powers: `m/s^2`, `kg m^{-3}`, `km per hour`, `square feet`, `cm³`. Its dimension is a mapping
+from base units (metre, kilogram, second, ampere, kelvin, mole, candela, radian, bit, and one per currency) to
+powers. Names are those of math_units, and more; symbols may carry SI prefixes. Exact: factors are fractions.
 """
 
 import re
@@ -25,8 +25,8 @@ class Unit:
     dimension: Dimension = field(default_factory=dict)
 
 
-def _unit(factor: str, offset: str = "0", **dimension: int) -> Unit:
-    return Unit(factor=Fraction(factor), offset=Fraction(offset), dimension=dimension)
+def _unit(factor: str, dimension: Dimension | None = None, *, offset: str = "0", **powers: int) -> Unit:
+    return Unit(factor=Fraction(factor), offset=Fraction(offset), dimension=dimension or powers)
 
 
 _ENERGY = {"kg": 1, "m": 2, "s": -2}
@@ -45,12 +45,13 @@ _LONG_PREFIXES = {
 _PREFIXED = {
     "m": _unit("1", m=1), "g": _unit("1/1000", kg=1), "s": _unit("1", s=1), "A": _unit("1", A=1),
     "K": _unit("1", K=1), "mol": _unit("1", mol=1), "cd": _unit("1", cd=1), "rad": _unit("1", rad=1),
-    "L": _unit("1/1000", m=3), "l": _unit("1/1000", m=3), "N": _unit("1", kg=1, m=1, s=-2), "J": _unit("1", **_ENERGY),
+    "L": _unit("1/1000", m=3), "l": _unit("1/1000", m=3), "N": _unit("1", kg=1, m=1, s=-2), "J": _unit("1", _ENERGY),
     "W": _unit("1", kg=1, m=2, s=-3), "V": _unit("1", kg=1, m=2, s=-3, A=-1), "C": _unit("1", A=1, s=1),
     "F": _unit("1", kg=-1, m=-2, s=4, A=2), "Ω": _unit("1", kg=1, m=2, s=-3, A=-2), "Hz": _unit("1", s=-1),
-    "Pa": _unit("1", **_PRESSURE), "bar": _unit("100000", **_PRESSURE), "T": _unit("1", kg=1, s=-2, A=-1),
-    "Wb": _unit("1", kg=1, m=2, s=-2, A=-1), "H": _unit("1", kg=1, m=2, s=-2, A=-2), "S": _unit("1", kg=-1, m=-2, s=3, A=2),
-    "eV": _unit("1.602176634e-19", **_ENERGY), "cal": _unit("4.184", **_ENERGY), "Wh": _unit("3600", **_ENERGY),
+    "Pa": _unit("1", _PRESSURE), "bar": _unit("100000", _PRESSURE), "T": _unit("1", kg=1, s=-2, A=-1),
+    "Wb": _unit("1", kg=1, m=2, s=-2, A=-1), "H": _unit("1", kg=1, m=2, s=-2, A=-2),
+    "S": _unit("1", kg=-1, m=-2, s=3, A=2),
+    "eV": _unit("1.602176634e-19", _ENERGY), "cal": _unit("4.184", _ENERGY), "Wh": _unit("3600", _ENERGY),
     "B": _unit("8", bit=1), "bit": _unit("1", bit=1), "b": _unit("1", bit=1), "M": _unit("1000", mol=1, m=-3),
 }  # fmt: skip
 """Symbols that take SI prefixes."""
@@ -63,9 +64,10 @@ _PLAIN = {
     "lb": _unit("0.45359237", kg=1), "oz": _unit("0.028349523125", kg=1), "mph": _unit("0.44704", m=1, s=-1),
     "kph": _unit("5/18", m=1, s=-1), "gal": _unit("0.003785411784", m=3), "qt": _unit("0.000946352946", m=3),
     "pt": _unit("0.000473176473", m=3), "cup": _unit("0.0002365882365", m=3), "ha": _unit("10000", m=2),
-    "acre": _unit("4046.8564224", m=2), "atm": _unit("101325", **_PRESSURE), "mmHg": _unit("133.322387415", **_PRESSURE),
-    "psi": _unit("6894.757293168", **_PRESSURE), "Å": _unit("1e-10", m=1), "deg": _unit(_DEGREE, rad=1),
-    "°C": _unit("1", "273.15", K=1), "°F": _unit("5/9", "459.67", K=1), "°K": _unit("1", K=1),
+    "acre": _unit("4046.8564224", m=2), "atm": _unit("101325", _PRESSURE),
+    "mmHg": _unit("133.322387415", _PRESSURE),
+    "psi": _unit("6894.757293168", _PRESSURE), "Å": _unit("1e-10", m=1), "deg": _unit(_DEGREE, rad=1),
+    "°C": _unit("1", offset="273.15", K=1), "°F": _unit("5/9", offset="459.67", K=1), "°K": _unit("1", K=1),
     "rpm": _unit("1/60", s=-1), "dollar": _unit("1", dollar=1), "cent": _unit("1/100", dollar=1),
     "euro": _unit("1", euro=1), "gbp": _unit("1", gbp=1), "yen": _unit("1", yen=1), "rupee": _unit("1", rupee=1),
     "%": _unit("1/100"), "amu": _unit("1.66053906660e-27", kg=1), "ly": _unit("9460730472580800", m=1),

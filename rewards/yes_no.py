@@ -1,9 +1,9 @@
 """`yes_no`: 1.0 if the response answers yes (true) where the reference does, or no (false) where it does, else 0.0.
 
-- A box, `<answer>` or `answer is ...` decides. Without one, the first word of the response and its last sentence do; where
-  they disagree there is no answer.
-- `not true`, `isn't correct` are no; `not false` is yes. `no` before a noun (`there are no cats`) is a determiner and says
-  nothing.
+- A box, `<answer>` or `answer is ...` decides. Without one, the first word of the response and its last sentence do;
+  where they disagree there is no answer.
+- `not true`, `isn't correct` are no; `not false` is yes. `no` before a noun (`there are no cats`) is a determiner
+  and says nothing.
 - Both words in the deciding statement (`yes and no`), or a hedge (`maybe`, `it depends`, `partly`), are no answer.
 
 The words of several languages are in WORDS.
@@ -36,7 +36,9 @@ WORDS: dict[str, tuple[str, str]] = {
 """Per language: the words for yes and true, the words for no and false."""
 _YES = {word for yes, _ in WORDS.values() for word in yes.split()}
 _NO = {word for _, no in WORDS.values() for word in no.split()}
-_UNSPACED = sorted((word for code in ("zh", "ja") for part in WORDS[code] for word in part.split()), key=len, reverse=True)
+_UNSPACED = sorted(
+    (word for code in ("zh", "ja") for part in WORDS[code] for word in part.split()), key=len, reverse=True
+)
 _HEDGES = re.compile(
     r"\b(?:maybe|perhaps|possibly|depends?|depending|partly|partially|sometimes|unsure|unclear|uncertain|both|neither|"
     r"either|unknown|undecidable|undetermined|might|not sure|hard to say|cannot (?:say|tell|determine)|"
@@ -46,7 +48,23 @@ _HEDGES = re.compile(
 )
 _NEGATIONS = {"not", "isn't", "isnt", "never", "n't", "wasn't", "aren't", "nicht", "pas", "не"}
 _ADJECTIVES = {"true", "correct", "false", "incorrect", "wrong", "wahr", "richtig", "falsch", "vrai", "faux", "верно"}
-_AFTER_NO = {"it", "the", "there", "this", "that", "they", "he", "she", "i", "you", "we", "because", "since", "as", "not"}
+_AFTER_NO = {
+    "it",
+    "the",
+    "there",
+    "this",
+    "that",
+    "they",
+    "he",
+    "she",
+    "i",
+    "you",
+    "we",
+    "because",
+    "since",
+    "as",
+    "not",
+}
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|[,.;:!?—–-]|\d+|\S")
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|\n+")
 _LEAD = re.compile(r"^(?:so|therefore|thus|hence|then|and|in conclusion|overall|finally)[\s,:]+", re.IGNORECASE)
