@@ -91,7 +91,7 @@ def accuracy(
     verifier: str | None = "auto",
     verifier_args: Mapping[str, Any] | None = None,
 ) -> float | None:
-    """Return 1.0 if the answer is right, 0.0 if not, between them where a verifier gives parts; None without a reference.
+    """Return 1.0 if the answer is right, 0.0 if not, a share where the verifier gives one; None without a reference.
 
     Args:
         answer: the response without its thinking.

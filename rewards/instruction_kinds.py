@@ -111,12 +111,12 @@ def sentences(text: str) -> int:
     """Return how many sentences a text has; `e.g. this` does not end one."""
     found, start = 0, 0
     for match in _SENTENCE.finditer(text):
-        piece = text[start : match.start()]
-        if "\n" not in match[0] and _ABBREVIATION.search(piece[-10:]):
+        before = text[max(start, match.start() - 10) : match.start()]
+        if "\n" not in match[0] and _ABBREVIATION.search(before):
             continue
-        found += bool(_WORD.search(piece))
+        found += _WORD.search(text, start, match.start()) is not None
         start = match.end()
-    return found + bool(_WORD.search(text[start:]))
+    return found + (_WORD.search(text, start) is not None)
 
 
 def paragraphs(text: str) -> int:

@@ -14,11 +14,12 @@ from rewards import arguments
 from rewards.extract import final_answer, visible
 from rewards.item_key import Key, item_key
 from rewards.overlap import common, common_in_order, f1
-from rewards.registry import reward
+from rewards.registry import RewardError, reward
 from rewards.structured import MAX_CHARS, NOTHING, find_json, parse_json, stated
 
 MAX_ITEMS = 500
-"""An answer of more items is spraying."""
+"""An answer of more items than this, and than the reference has, is spraying."""
+MAX_REFERENCE = 5000
 MAX_SENTENCE = 20_000
 _BULLET = re.compile(r"^[ \t]*(?:[-*•+]|\(?\d{1,3}[.)])[ \t]+(\S.*)$")
 _WRAPPER = re.compile(r"\\(?:text|textbf|mathrm|mbox)\s*\{([^{}]*)\}")
@@ -55,18 +56,24 @@ def items(
         partial: F1; otherwise all items or nothing.
         duplicates: an item given twice counts twice.
 
+    Raises:
+        RewardError: a reference of more than 5000 items.
+
     Example:
         >>> items(answer="The primary colours are:\\n- red\\n- blue", reference=["red", "yellow", "blue"])
         0.8
     """
-    wanted = [item_key(item) for item in split_items(reference)]
-    if not wanted:
+    asked = split_items(reference)
+    if not asked:
         return None
-    found = [item_key(item) for item in listed(answer)] if isinstance(answer, str) else []
+    if len(asked) > MAX_REFERENCE:
+        raise RewardError(f"`items` takes references of at most {MAX_REFERENCE} items, got {len(asked)}.")
+    given = listed(answer) if isinstance(answer, str) else []
+    if not given or len(given) > max(MAX_ITEMS, len(asked)):
+        return 0.0
+    wanted, found = [item_key(item) for item in asked], [item_key(item) for item in given]
     if not arguments.flag("duplicates", duplicates, True):
         wanted, found = list(dict.fromkeys(wanted)), list(dict.fromkeys(found))
-    if not found or len(found) > max(MAX_ITEMS, len(wanted)):
-        return 0.0
     right = _shared(found, wanted, arguments.flag("ordered", ordered))
     score = f1(right, len(found), len(wanted))
     return score if arguments.flag("partial", partial, True) else float(score == 1.0)
@@ -117,7 +124,9 @@ def _bullets(text: str) -> list[str]:
     for line in text.split("\n"):
         match = _BULLET.match(line)
         if match:
-            found = [match[1]] if broken else [*found, match[1]]
+            if broken:
+                found = []
+            found.append(match[1])
             broken = False
         elif line.strip():
             broken = True

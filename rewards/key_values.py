@@ -56,7 +56,7 @@ def key_values(
     wanted = _pairs(parse_json(reference) if isinstance(reference, str) else reference, in_order)
     if not wanted:
         raise RewardError(
-            f"`key_values` needs a reference that is a JSON object or list with one value at least, at most {MAX_PAIRS} "
+            f"`key_values` needs a reference that is a JSON object or list with a value, at most {MAX_PAIRS} "
             f"values and {MAX_DEPTH} levels, got {str(reference)[:80]!r}."
         )
     found = _pairs(_given(answer), in_order) if isinstance(answer, str) else None

@@ -560,8 +560,12 @@ def _half_line(mark: str, difference: Any) -> Any:
 # Values --------------------------------------------------------------------------------------------------------------
 
 
-def number_of(text: str) -> tuple[str, str] | None:
-    """Return the real value of an expression without unknowns as decimal digits, and its unit; None if it has none."""
+def numbers_of(texts: Sequence[str]) -> list[tuple[str, str] | None]:
+    """Return per text the real value of an expression without unknowns, as digits, and its unit; None for another."""
+    return [_number_of(text) for text in texts]
+
+
+def _number_of(text: str) -> tuple[str, str] | None:
     value, unit = split_unit(tokenise(clean(text)))
     try:
         node = read(value)

@@ -35,7 +35,7 @@ MAX_RUNS = 8
 """One label given more often than this, each time with another text, is spraying."""
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _ROMAN = ["i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii"]
-_OPEN, _CLOSE = "([{", ")]}"
+_OPEN = "([{"
 Labels = Sequence[str]
 
 
@@ -253,12 +253,11 @@ def _balanced(text: str) -> bool:
 
 def _outside_brackets(text: str, mark: str) -> list[str]:
     """Split at a mark where no bracket is open."""
-    parts, depth, start, place = [], 0, 0, 0
-    while place < len(text):
-        if depth == 0 and text.startswith(mark, place):
-            parts.append(text[start:place])
-            place = start = place + len(mark)
-            continue
-        depth = max(0, depth + (text[place] in _OPEN) - (text[place] in _CLOSE))
-        place += 1
+    parts, depth, start = [], 0, 0
+    for match in re.finditer(rf"({re.escape(mark)})|[(\[{{]|[)\]}}]", text):
+        if match[1] is None:
+            depth = max(0, depth + (1 if match[0] in _OPEN else -1))
+        elif depth == 0:
+            parts.append(text[start : match.start()])
+            start = match.end()
     return [part.strip(" $\n") for part in [*parts, text[start:]] if part.strip(" $\n.")]

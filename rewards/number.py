@@ -10,7 +10,7 @@
   Several values (`12 or 13`, `5-7`) are none. A reference that is no number matches only its own text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -67,15 +67,18 @@ def number(
     if not isinstance(answer, str):
         return 0.0
     readings = final_answer(answer).readings
-    found = stated_quantity(readings)
-    return float(any(_right(found, readings, target, tolerance, strict) for target in targets))
+    known = _worked_out([*readings, *targets])
+    found = _widest(readings, known)
+    return float(
+        any(_right(found, readings, target, _widest([target], known), tolerance, strict) for target in targets)
+    )
 
 
-def stated_quantity(readings: Sequence[str]) -> Quantity | None:
+def _widest(readings: Sequence[str], known: Mapping[str, Quantity]) -> Quantity | None:
     """Return the quantity of the widest reading that is one; none where an equals sign joins two values."""
     try:
         for reading in readings:
-            found = read_quantity(reading) or worked_out(reading)
+            found = read_quantity(reading) or known.get(reading)
             if found is not None:
                 return found
     except Contradiction:
@@ -83,22 +86,39 @@ def stated_quantity(readings: Sequence[str]) -> Quantity | None:
     return None
 
 
-def worked_out(text: str) -> Quantity | None:
-    """Return the value of an expression without unknowns, computed in the sandbox."""
+def _worked_out(texts: Sequence[str]) -> dict[str, Quantity]:
+    """Return the values of expressions without unknowns, computed in one call of the sandbox: one time limit for all."""
+    asked = [text for text in dict.fromkeys(texts) if _is_expression(text)]
+    outcome = shared().call("rewards.math_compare:numbers_of", asked) if asked else None
+    if outcome is None or outcome.status != "ok":
+        return {}
+    found = {}
+    for text, value in zip(asked, outcome.value, strict=True):
+        if value is not None:
+            unit = read_quantity(f"1 {value[1]}") if value[1] else None
+            percent = unit is not None and unit.percent
+            found[text] = Quantity(value=Fraction(value[0]), unit=unit.unit if unit else None, percent=percent)
+    return found
+
+
+def _is_expression(text: str) -> bool:
+    """Return whether a text may be more than a plain number, and mathematics."""
     if len(text) > MAX_CHARS or not any(mark in text for mark in ("\\", "^", "*", "+", "π", "√", "(")):
-        return None
-    outcome = shared().call("rewards.math_compare:number_of", text)
-    if outcome.status != "ok" or outcome.value is None:
-        return None
-    digits, unit = outcome.value
-    read = read_quantity(f"1 {unit}") if unit else None
-    return Quantity(value=Fraction(digits), unit=read.unit if read else None, percent=bool(read and read.percent))
+        return False
+    try:
+        return read_quantity(text) is None
+    except Contradiction:
+        return False
 
 
 def _right(
-    found: Quantity | None, readings: Sequence[str], target: str, tolerance: tuple[float, float], strict: bool
+    found: Quantity | None,
+    readings: Sequence[str],
+    target: str,
+    wanted: Quantity | None,
+    tolerance: tuple[float, float],
+    strict: bool,
 ) -> bool:
-    wanted = stated_quantity([target])
     if wanted is None:
         return any(normalise(reading) == normalise(target) for reading in readings)
     if found is None:

@@ -125,7 +125,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_refuse)
 
 
 def parse_json(text: str) -> Any:
-    """Return the value of a text that is JSON as a whole, or NOTHING (also for one too long, too deep, or with a key twice)."""
+    """Return the value of a text that is JSON as a whole, or NOTHING: also if too long, too deep, or a key is twice."""
     if len(text) > MAX_CHARS:
         return NOTHING
     text = text.strip()

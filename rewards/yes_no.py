@@ -43,7 +43,7 @@ _HEDGES = re.compile(
     r"\b(?:maybe|perhaps|possibly|depends?|depending|partly|partially|sometimes|unsure|unclear|uncertain|both|neither|"
     r"either|unknown|undecidable|undetermined|might|not sure|hard to say|cannot (?:say|tell|determine)|"
     r"can't (?:say|tell)|do not know|don't know|vielleicht|peut-être|quizás|tal vez|forse|talvez|może|belki)\b"
-    r"|может быть|возможно|也许|可能|不确定|不知道|是不是|たぶん|かもしれ|아마",
+    r"|может быть|возможно|也许|可能|不确定|不知道|是不是|还是|たぶん|かもしれ|아마",
     re.IGNORECASE,
 )
 _NEGATIONS = {"not", "isn't", "isnt", "never", "n't", "wasn't", "aren't", "nicht", "pas", "не"}
