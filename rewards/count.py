@@ -11,7 +11,7 @@ from typing import Any
 
 from rewards import arguments
 from rewards.exact import first, references
-from rewards.extract import final_answer
+from rewards.extract import final_answer, whole_answer
 from rewards.math import reference_text
 from rewards.number_words import NUMBER_WORDS, SCALES, number_of_words
 from rewards.quantity import Contradiction, read_quantity
@@ -21,6 +21,7 @@ from rewards.text import VAGUE
 MAX_COUNT = 10**12
 MAX_CHARS = 400
 _NUMBER = re.compile(r"(?<![\w.,/^−-])\d{1,3}(?:,\d{3})+(?![\w.,/]*\d)|(?<![\w.,/^−-])\d+(?![\w/^%]|[.,]\d)")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|[\n。！？]")
 _DIGIT = re.compile(r"\d")
 _NONE = re.compile(r"\b(?:none|there (?:is|are|was|were) no(?!t\b)|zero)\b", re.IGNORECASE)
 _SEVERAL = re.compile(
@@ -72,9 +73,19 @@ def count(*, answer: str | None, reference: Any, smooth: bool | None = False) ->
 def counted(answer: str) -> int | None:
     """Return the number that a response states; None where it states none, or several."""
     final = final_answer(answer)
-    if final.kind in ("none", "whole") and len(final.text) > MAX_CHARS:
-        return None
-    text = final.text.replace("**", " ").strip()
+    if final.kind in ("none", "box", "phrase"):
+        return _stated(final.text)
+    sentences = [item for item in _SENTENCE.split(whole_answer(answer)[-10 * MAX_CHARS :]) if item.strip(" *.")]
+    for sentence in reversed(sentences[-4:]):
+        words = re.split(r"[^\w]+", sentence.casefold()[-MAX_CHARS:])
+        if _DIGIT.search(sentence) or _NONE.search(sentence) or any(word in NUMBER_WORDS for word in words):
+            return _stated(sentence)
+    return None
+
+
+def _stated(text: str) -> int | None:
+    """Return the number that a statement gives."""
+    text = text.replace("**", " ").strip()
     if len(text) > MAX_CHARS:
         return None
     exact = _whole(text)

@@ -99,13 +99,18 @@ def visible(text: str) -> str:
     return text
 
 
-def final_answer(text: str) -> Final:
-    """Return the final answer of a response by the order above."""
+def whole_answer(text: str) -> str:
+    """Return the visible text, or the content of its `<answer>` where there is one; empty where several differ."""
     text = visible(text)
     tagged = {match[1].strip() for match in _TAGGED.finditer(text[-TAIL_CHARS:])}
     if len(tagged) > 1:
-        return NONE
-    text = tagged.pop() if tagged else text
+        return ""
+    return tagged.pop() if tagged else text
+
+
+def final_answer(text: str) -> Final:
+    """Return the final answer of a response by the order above."""
+    text = whole_answer(text)
     found = _boxed(text)
     if found is not None:
         return found

@@ -31,6 +31,8 @@ PART_VERIFIERS = (
     "edit_distance",
 )
 MAX_PARTS = 50
+MAX_CHARS = 50_000
+"""Labels are looked for in the end of a response, as far as this."""
 MAX_RUNS = 8
 """One label given more often than this, each time with another text, is spraying."""
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -163,9 +165,7 @@ def _text_parts(text: str, separator: str) -> dict[str, Any]:
 
 def answer_parts(answer: str, labels: Labels, separator: str) -> dict[str, str]:
     """Return the answer's part for each of the reference's labels, as far as there is one."""
-    text = visible(answer)
-    if len(text) > MAX_CHARS:
-        return {}
+    text = visible(answer)[-MAX_CHARS:]
     value = find_json(answer)
     if isinstance(value, Mapping):
         plain = {str(key).strip("() .:").casefold(): str(item) for key, item in value.items()}

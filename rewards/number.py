@@ -87,7 +87,7 @@ def _widest(readings: Sequence[str], known: Mapping[str, Quantity]) -> Quantity 
 
 
 def _worked_out(texts: Sequence[str]) -> dict[str, Quantity]:
-    """Return the values of expressions without unknowns, computed in one call of the sandbox: one time limit for all."""
+    """Return the values of expressions without unknowns, from one call of the sandbox: one time limit for all."""
     asked = [text for text in dict.fromkeys(texts) if _is_expression(text)]
     outcome = shared().call("rewards.math_compare:numbers_of", asked) if asked else None
     if outcome is None or outcome.status != "ok":

@@ -102,7 +102,8 @@ def _in_one_spelling(text: str) -> str:
     word = _CURRENCIES[currency[0]] if currency else ("dollar" if dollar else "")
     text = _CURRENCY.sub(" ", text)
     text = without_thousands(clean(text))
-    text = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text).replace("\\mu", "µ").replace("μ", "µ").replace("\\Omega", "Ω")
+    text = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text).replace("μ", "µ").replace("\\Omega", "Ω")
+    text = re.sub(r"\\mu(?![a-z])\s*", "µ", text)
     text = (
         re.sub(r"°\s*(?:([CFK])\b|([cCfF])(?:elsius|ahrenheit)\b)", _temperature, text)
         .replace("\\cdot m", "*m")

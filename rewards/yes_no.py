@@ -99,7 +99,7 @@ def yes_no(*, answer: str | None, reference: Any) -> float | None:
 
 
 def _reference(reference: Any) -> bool:
-    text = first(reference).strip().casefold().strip("\"' .!()")
+    text = first(reference)[:MAX_CHARS].strip().casefold().strip("\"' .!()")
     plain = {"1": True, "0": False, "y": True, "n": False, "t": True, "f": False, "no": False}.get(text)
     found = plain if plain is not None else _statement(text)
     if found is None:
