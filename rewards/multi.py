@@ -16,7 +16,7 @@ from typing import Any
 from rewards import arguments
 from rewards.extract import final_answer, visible
 from rewards.registry import Reward, RewardError, reward
-from rewards.structured import MAX_CHARS, find_json
+from rewards.structured import find_json
 
 PART_VERIFIERS = (
     "math",
