@@ -6,7 +6,7 @@ and one full stop after it do not count; everything else does, case included.
 
 from typing import Any
 
-from rewards.extract import final_answer, visible
+from rewards.extract import final_answer, whole_answer
 from rewards.registry import reward
 
 
@@ -49,9 +49,8 @@ def statements(answer: str | None) -> set[str]:
     """Return the texts that an answer can be said to state: the whole of it, and its final answer."""
     if not isinstance(answer, str):
         return set()
-    whole = visible(answer).strip()
     final = final_answer(answer)
-    found = {whole} if final.kind != "box" else set()
+    found = {whole_answer(answer).strip()} if final.kind != "box" else set()
     if final.kind in ("box", "phrase"):
         found.add(final.text.strip())
     return found | {text.removesuffix(".").rstrip() for text in found if text != "."}

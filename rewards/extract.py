@@ -61,6 +61,12 @@ _NOTATION = re.compile(r"[+*/^_<>=|\\{}~&#±×÷√%]|(?:^|\s)[-−](?:\s|$)")
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
 _BRACKETED = re.compile(r"\[([^\[\]\n]{1,100})\]\s*\.?\s*$")
 _OPTION = re.compile(r"\s*(?:\\text(?:bf)?\{)?\([A-J]\)(?:\s*\}|\s|~|\\[ ,;])\s*[:.]?(.*\S)", re.DOTALL)
+_SUBJECT = re.compile(
+    r"(?:so|thus|hence|therefore)?[\s,]{0,3}([^.:\n]{1,200}?)\sis\s(?:the|our|my)"
+    r"\s(?:final |correct |right ){0,2}answer\s*$",
+    re.IGNORECASE,
+)
+_NOT_THAT = re.compile(r",\s{0,3}(?:and\s)?not\s(?:\$[^$\s]{1,40}\$|[^\s$]{1,40})$")
 _HEDGE = re.compile(r"\bor\b|\beither\b|\bmaybe\b|或", re.IGNORECASE)
 _AFTER_BOX = re.compile(r"^[\s$.)\]\\]*(?:or|或)\b(?!\s+(?:equivalently|in other|simply))", re.IGNORECASE)
 
@@ -99,13 +105,18 @@ def visible(text: str) -> str:
     return text
 
 
-def final_answer(text: str) -> Final:
-    """Return the final answer of a response by the order above."""
+def whole_answer(text: str) -> str:
+    """Return the visible text, or the content of its `<answer>` where there is one; empty where several differ."""
     text = visible(text)
     tagged = {match[1].strip() for match in _TAGGED.finditer(text[-TAIL_CHARS:])}
     if len(tagged) > 1:
-        return NONE
-    text = tagged.pop() if tagged else text
+        return ""
+    return tagged.pop() if tagged else text
+
+
+def final_answer(text: str) -> Final:
+    """Return the final answer of a response by the order above."""
+    text = whole_answer(text)
     found = _boxed(text)
     if found is not None:
         return found
@@ -218,14 +229,14 @@ def _linked(between: str) -> str:
 
 
 def _statement(text: str) -> str:
-    """Return the sentence after an answer phrase, its display mathematics included."""
+    """Return the sentence after an answer phrase, its display mathematics included, without `, not 6` at its end."""
     text = _FILLERS.sub("", text.lstrip(" \t*:"), count=1).lstrip()
     display = _MATH.match(text)
     if display is not None and "\n" in display[0].strip("$\n ").strip():
         return display[0]
     if display is not None and text.startswith(("$$", "\\[")):
         return display[0]
-    return _SENTENCE_END.split(text, maxsplit=1)[0].strip(" *")
+    return _NOT_THAT.sub("", _SENTENCE_END.split(text, maxsplit=1)[0].strip(" *"))
 
 
 def _join_displays(text: str) -> str:
@@ -236,6 +247,9 @@ def _join_displays(text: str) -> str:
 def _readings(sentence: str, *, whole: bool) -> tuple[str, ...]:
     """Return the ways to read a sentence that states an answer, without those that pick one of several values."""
     readings = [sentence] if whole and len(sentence) <= 400 else []
+    subject = _SUBJECT.match(sentence)
+    if subject:
+        return (subject[1].strip(" *"),)
     bracketed = _BRACKETED.search(sentence)
     if bracketed:
         readings.append(bracketed[1])

@@ -15,6 +15,7 @@ from rewards.registry import reward
 from rewards.sandbox import shared
 
 _LETTERS = re.compile(r"\(?([A-J])\)?\.?|\\text\{\s*\(?([A-J])\)?\.?\s*\}|\\(?:textbf|mathrm|mathbf)\{\(?([A-J])\)?\}")
+_DELIMITERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 _PREFIX_REFERENCE = re.compile(r"^\s*(?:\\\[|\\\(|\$+)?\s*\\boxed\s*\{")
 
 
@@ -24,14 +25,27 @@ def gold_answer(reference: Any) -> str:
 
 
 def reference_text(reference: Any) -> str:
-    """Return a reference as text: the content of its box if it is boxed, what follows `####` in GSM8K's solutions."""
+    """Return a reference as text: the content of its box if it is boxed, what follows `####` in GSM8K's solutions.
+
+    Delimiters around the whole go: `$x$`, `\\(x\\)`, `\\[x\\]`, `\\boxed{x}` and `x` are the same reference.
+    """
     text = "" if reference is None else str(reference)
     if "####" in text:
         text = text.rpartition("####")[2]
     if _PREFIX_REFERENCE.match(text) or (len(text) > MAX_CHARS // 4 and "\\boxed" in text):
         boxed = final_answer(text)
         text = boxed.text if boxed.kind == "box" else text
-    return text.strip()
+    return _undelimited(text.strip())
+
+
+def _undelimited(text: str) -> str:
+    for _ in range(3):
+        for opening, closing in _DELIMITERS:
+            inner = text[len(opening) : -len(closing)]
+            whole = len(text) > len(opening + closing) and text.startswith(opening) and text.endswith(closing)
+            if whole and opening not in inner and closing not in inner:
+                text = inner.strip()
+    return text
 
 
 @reward("math", parallel=True, gold=gold_answer)

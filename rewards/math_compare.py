@@ -25,7 +25,6 @@ from rewards.math_text import (
     MAX_CHARS,
     REFERENCE_DIGITS,
     clean,
-    plain_number,
     same_number,
     significant_digits,
     squeeze,
@@ -34,13 +33,25 @@ from rewards.math_text import (
 )
 from rewards.math_tree import Node, Unreadable, read
 from rewards.math_units import split_unit, units_differ
-from rewards.math_value import EXACT, ROUNDED, ratio, same_value
-from rewards.text import same_words
+from rewards.math_value import DIGITS, EXACT, ROUNDED, ratio, same_value
+from rewards.text import normalise, same_words
 
 _ORDER = {"<": "<", "\\le": "<=", ">": ">", "\\ge": ">="}
 _FLIP = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
-_LABELS = re.compile(r"\\?[A-Za-z]+'*(?:_(?:\{[\w,]+\}|\w))?(?:\((?:[A-Za-z\d,+\- ]|\\[a-z]+)+\))?")
+_LABELS = re.compile(
+    r"\\?[A-Za-z]+'*(?:_(?:\{[\w,]+\}|\w))?(?:\^\{?-1\}?(?=\())?(?:\((?:[A-Za-z\d,+\- ]|\\[a-z]+)+\))?"
+)
 _NAMED = {"\\angle", "\\triangle", "\\overline", "\\vec", "\\overrightarrow", "\\mathbf", "\\hat"}
+_OPTIONS = re.compile(r"[A-J]{2,10}")
+_WORDED_SETS = {
+    **dict.fromkeys(
+        ("no solution", "no solutions", "no real solution", "no real solutions", "empty set", "null set"), r"\emptyset"
+    ),
+    **dict.fromkeys(
+        ("all real numbers", "all reals", "any real number", "real numbers", "all real values", "set of real numbers"),
+        r"\mathbb{R}",
+    ),
+}
 MAX_ELEMENTS = 40
 FALLBACK = ("\\int", "\\sum", "\\prod", "\\lim", "\\begin", "\\frac{d", "\\partial", "\\iint", "\\oint", "\\det")
 """Notation left to latex2sympy2_extended."""
@@ -49,6 +60,11 @@ FALLBACK = ("\\int", "\\sum", "\\prod", "\\lim", "\\begin", "\\frac{d", "\\parti
 def warm_up() -> None:
     """Import and run what the first answer would otherwise wait for."""
     assert equivalent("x = \\frac{1}{2}\\sqrt{x+1}", "x = \\sqrt{x+1}/2")
+    assert equivalent("x < -1 \\text{ or } 0 \\le x", "(-\\infty, -1) \\cup [0, \\infty)")
+    assert equivalent("\\sec^2(y) + e^{2\\ln 3} + \\cosh 0", "\\tan^2(y) + 11")
+    assert equivalent(
+        "2\\begin{pmatrix} 1 & 0 \\\\ 0 & 1 \\end{pmatrix}", "\\begin{pmatrix} 2 & 0 \\\\ 0 & 2 \\end{pmatrix}"
+    )
     _latex2sympy("\\int_0^1 x^2 dx + \\sum_{k=1}^{3} k")
 
 
@@ -84,10 +100,11 @@ def any_equivalent(answers: Sequence[str], reference: str) -> bool:
 
 
 def _same_text(one: str, two: str) -> bool:
-    if same_words(_plain_words(one), _plain_words(two)):
+    first, second = _plain_words(one), _plain_words(two)
+    if same_words(first, second) or _same_wording(first, second) or _same_letters(first, second):
         return True
     try:
-        answer, reference = read(tokenise(one)), read(tokenise(two))
+        answer, reference = read(tokenise(_in_symbols(one, first))), read(tokenise(_in_symbols(two, second)))
         return same(answer, reference)
     except (Unreadable, RecursionError):
         return False
@@ -97,22 +114,58 @@ def _plain_words(text: str) -> str:
     return re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
 
 
+def _same_wording(first: str, second: str) -> bool:
+    """Return whether two texts are the same but for text boxes, and for `and` between words: `3 hours 20 minutes`."""
+    one, two = (re.sub(r" +", " ", text).strip(" .;,:") for text in (first, second))
+    if squeeze(one) == squeeze(two):
+        return True
+    if re.search(r"[\\^=<>{}()\[\]]", first + second):
+        return False
+    words, others = (re.sub(r"\band\b", " ", normalise(text)).split() for text in (one, two))
+    return words == others and any(word.isalpha() and len(word) > 2 for word in words)
+
+
+def _same_letters(first: str, second: str) -> bool:
+    """Return whether one is option letters in order (`ABD`) and the other lists the same (`B, A and D`)."""
+    for run, listed in ((first.strip(), second), (second.strip(), first)):
+        letters = re.split(r"[\s,;]+(?:and\s+)?", listed.strip())
+        if _OPTIONS.fullmatch(run) and sorted(set(run)) == list(run) and sorted(letters) == list(run):
+            return True
+    return False
+
+
+def _in_symbols(text: str, words: str) -> str:
+    """Return the symbol for a set that is named in words: `no solution`, `all real numbers`."""
+    return _WORDED_SETS.get(normalise(words), text)
+
+
 def same(answer: Node, reference: Node) -> bool:
     """Compare two shapes by the rules above."""
     if "union" in (answer.kind, reference.kind) and not (_is_relational(answer) or _is_relational(reference)):
         return _same_set(answer, reference)
-    answer, reference = _singleton(answer), _singleton(reference)
+    answer, reference = _singleton(_without_repeats(answer)), _singleton(_without_repeats(reference))
     if _is_relational(answer) or _is_relational(reference):
         return _same_relation(answer, reference)
     if "matrix" in (answer.kind, reference.kind):
         return _same_matrix(answer, reference)
     if _names_set(answer) or _names_set(reference):
-        return _same_set(answer, reference)
+        return answer.tokens == reference.tokens != () or _same_set(answer, reference)
     answer, reference = _written_out(answer), _written_out(reference)
     left, right = _elements(answer), _elements(reference)
     if left is not None or right is not None:
         return _same_elements(answer, reference, left or (answer,), right or (reference,))
     return same_scalar(answer.tokens, reference.tokens)
+
+
+def _without_repeats(node: Node) -> Node:
+    """Return `\\frac{1}{2} or 0.5` as the one value that it is; other lists may hold a value twice."""
+    if node.kind != "list" or node.mark != "or" or len(node.children) > MAX_ELEMENTS:
+        return node
+    kept: list[Node] = []
+    for item in node.children:
+        if not any(item.kind == other.kind == "expression" and same(item, other) for other in kept):
+            kept.append(item)
+    return Node(node.kind, node.mark, tuple(kept))
 
 
 def _singleton(node: Node) -> Node:
@@ -210,19 +263,40 @@ def _same_percent(left: Sequence[str], right: Sequence[str], left_unit: str, rig
     """Compare `20%` with 0.2: the sign is a factor where only one side has it."""
     if (left_unit == "%") == (right_unit == "%"):
         return False
-    one, two = plain_number(_spell(left)), plain_number(_spell(right))
-    if one is None or two is None:
+    try:
+        one, two = value_of(left), value_of(right)
+    except Unreadable:
+        return False
+    if not isinstance(one, sp.Rational) or not isinstance(two, sp.Rational):
         return False
     return one / 100 == two if left_unit == "%" else two / 100 == one
 
 
 def _same_expression(left: Sequence[str], right: Sequence[str]) -> bool:
     first, second = value_of(left), value_of(right)
+    if not isinstance(first, sp.MatrixBase):
+        first = _same_constant(first, second)
     if isinstance(first, sp.MatrixBase) or isinstance(second, sp.MatrixBase):
         return bool(
             isinstance(first, sp.MatrixBase) and isinstance(second, sp.MatrixBase) and _equal_cells(first, second)
         )
     return same_value(first, second, _tolerance(left, right))
+
+
+def _same_constant(first: Any, second: Any) -> Any:
+    """Return the first value with its constant of integration called as in the second: `x^2 + c` is `x^2 + C`."""
+    big, small = sp.Symbol("C"), sp.Symbol("c")
+    for own, other in ((big, small), (small, big)):
+        if (
+            own in getattr(first, "args", ())
+            and other in getattr(second, "args", ())
+            and first.is_Add
+            and second.is_Add
+        ):
+            renamed = first - own + other
+            if not renamed.has(own) and not second.has(own):
+                return renamed
+    return first
 
 
 def _tolerance(left: Sequence[str], right: Sequence[str]) -> float:
@@ -297,10 +371,27 @@ def _same_matrix(answer: Node, reference: Node) -> bool:
             for one, two in rows
         )
     other, matrix = (reference, answer) if answer.kind == "matrix" else (answer, reference)
+    if other.kind == "bracket":
+        return _same_vector(other, matrix)
     if other.kind != "expression":
         return False
     value = value_of(other.tokens)
     return isinstance(value, sp.MatrixBase) and _equal_cells(value, _matrix_value(matrix))
+
+
+def _same_vector(bracket: Node, matrix: Node) -> bool:
+    """Compare `(1, 2)` with one row or one column, and `[[1, 2], [3, 4]]` with the rows that it lists."""
+    rows = [row.children for row in matrix.children]
+    if bracket.mark == "[]":
+        nested = [item.children for item in bracket.children if item.kind == "bracket" and item.mark == "[]"]
+        return [len(row) for row in nested] == [len(row) for row in rows] and all(
+            same(one, two)
+            for left, right in zip(nested, rows, strict=True)
+            for one, two in zip(left, right, strict=True)
+        )
+    cells = rows[0] if len(rows) == 1 else [row[0] for row in rows if len(row) == 1]
+    flat = bracket.mark == "()" and (len(rows) == 1 or len(cells) == len(rows))
+    return flat and len(cells) == len(bracket.children) and all(map(same, bracket.children, cells))
 
 
 def _matrix_value(node: Node) -> Any:
@@ -323,7 +414,7 @@ def _same_relation(answer: Node, reference: Node) -> bool:
         return same(answer, reference)
     left, left_label = _unlabel(answer)
     right, right_label = _unlabel(reference)
-    if left_label and right_label and left_label != right_label:
+    if left_label and right_label and left_label != right_label and not _same_function(left_label, right_label):
         return _same_equation(answer, reference)
     if (left, right) != (answer, reference) and not _is_relational(left) and not _is_relational(right):
         # One of them was `label = value`: compare the values, or else the equations as they stand.
@@ -331,6 +422,16 @@ def _same_relation(answer: Node, reference: Node) -> bool:
     if answer.kind == reference.kind == "list":
         return _same_relation_lists(answer, reference)
     return _same_equation(answer, reference) or _same_set(answer, reference)
+
+
+def _same_function(first: str, second: str) -> bool:
+    """Return whether one label is `y` and the other a function of x: `y = x^2` and `f(x) = x^2` say the same.
+
+    Likewise `y'` and `\\frac{dy}{dx}`.
+    """
+    if {first, second} == {"y'", "\\frac{dy}{dx}"}:
+        return True
+    return any(one == "y" and re.fullmatch(r"[a-z]\(x\)", two) for one, two in ((first, second), (second, first)))
 
 
 def _same_relation_lists(answer: Node, reference: Node) -> bool:
@@ -555,3 +656,24 @@ def _half_line(mark: str, difference: Any) -> Any:
     if mark in ("<", "<="):
         return _interval(-sp.oo, bound, True, mark == "<")
     return _interval(bound, sp.oo, mark == ">", True)
+
+
+# Values --------------------------------------------------------------------------------------------------------------
+
+
+def numbers_of(texts: Sequence[str]) -> list[tuple[str, str] | None]:
+    """Return per text the real value of an expression without unknowns, as digits, and its unit; None for another."""
+    return [_number_of(text) for text in texts]
+
+
+def _number_of(text: str) -> tuple[str, str] | None:
+    value, unit = split_unit(tokenise(clean(text)))
+    try:
+        node = read(value)
+        number = value_of(node.tokens) if node.kind == "expression" else None
+    except (Unreadable, RecursionError):
+        return None
+    if number is None or isinstance(number, sp.MatrixBase) or not number.is_number or not number.is_finite:
+        return None
+    result = sp.N(number, DIGITS)
+    return (str(result), unit) if result.is_Float or result.is_Rational else None

@@ -32,7 +32,8 @@ _SAME = {
     r"\lparen": "(", r"\rparen": ")", r"\vert": "|", r"\mid": "|", r"\lvert": "|", r"\rvert": "|", r"\infin": r"\infty",
     r"\degree": "°", r"\varnothing": r"\emptyset", r"\ast": "*", r"\bmod": r"\mod", r"\land": " and ", r"\lor": " or ",
     r"\wedge": " and ", r"\vee": " or ", r"\dots": r"\ldots", r"\cdots": r"\ldots", r"\textdegree": "°",
-    r"\euro": "", r"\pounds": "", r"\Reals": r"\mathbb{R}", r"\R": r"\mathbb{R}", r"\div": "/", r"\colon": ":",
+    r"\bar": r"\overline", r"\widehat": r"\hat", r"\overrightarrow": r"\vec", r"\euro": "", r"\pounds": "",
+    r"\Reals": r"\mathbb{R}", r"\R": r"\mathbb{R}", r"\div": "/", r"\colon": ":",
 }  # fmt: skip
 _DROP = {
     r"\left", r"\right", r"\big", r"\Big", r"\bigg", r"\Bigg", r"\bigl", r"\bigr", r"\Bigl", r"\Bigr", r"\biggl",
@@ -52,6 +53,15 @@ _FONT = re.compile(
 _THOUSANDS = re.compile(r"(?<![\d.,])([1-9]\d{0,2}(?:,\d{3})+)(?![\d,]\d|\d)")
 _SPACED_THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?: \d{3})+(?![\d ]?\d)")
 _SCIENTIFIC = re.compile(r"(?<![A-Za-z\d.\\])(\d+(?:\.\d+)?)[eE]([+-]?\d{1,4})(?![\d.A-Za-z^])")
+# `]0, 1[` is the open interval (0, 1) where it stands alone.
+_OPEN_INTERVAL = re.compile(r"^([\[\]])([^\[\](){}]{1,200},[^\[\](){}]{1,200})([\[\]])$")
+_OPENED, _CLOSED = {"]": "(", "[": "["}, {"[": ")", "]": "]"}
+_CONDITION = re.compile(r" ?\( ?([a-z]) ?\\in ?\\mathbb\{Z\} ?\)$")
+_SCALE = re.compile(r"(?<=\d) ?(?:\\text\{ ?)?(hundred|thousand|million|billion|trillion)\b ?\}?")
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_TEMPERATURE = re.compile(r"° ?(?:\\text\{ ?([CF]) ?\}|([CF])(?![A-Za-z\d^_({]))")
+_RATIO = re.compile(r"(?<=\d) ?(?:\\text\{to\}|\bto\b) ?(?=\d)")
+_UNIT_FRACTION = re.compile(r"\\frac ?\{ ?\\text\{([^{}]*)\} ?\} ?\{ ?\\text\{([^{}]*)\} ?(\^ ?\{?\d\}?)? ?\}")
 _REPEATING = re.compile(r"(?<![\d.])(\d{0,30})\.(\d{0,30})\\(?:overline|bar|dot) ?\{(\d{1,30})\}")
 _PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
 _PLAIN_FRACTION = re.compile(r"([+-]?)(?:(\d+)/(\d+)|\\frac\{([+-]?\d+)\}\{(\d+)\})")
@@ -86,6 +96,14 @@ def clean(text: str) -> str:
     text = re.sub(r"(?<=[\d\s])(?:per ?cent|pct\b\.?)", "%", text)
     text = re.sub(r"(?<=[\d\s])degrees?\b", "°", text)
     text = re.sub(r"\s+", " ", text).strip()
+    text = _UNIT_FRACTION.sub(r"\\text{\1/\2}\3", text)
+    text = _SCALE.sub(lambda match: rf" \cdot 10^{{{_SCALES[match[1]]}}} ", text)
+    text = _TEMPERATURE.sub(lambda match: rf" \text{{°{match[1] or match[2]}}} ", text)
+    text = _RATIO.sub(":", text)
+    text = re.sub(r"\\mathbb ?([A-Z])(?![A-Za-z])", r"\\mathbb{\1}", text)
+    text = _OPEN_INTERVAL.sub(lambda match: _OPENED[match[1]] + match[2] + _CLOSED[match[3]], text)
+    text = _CONDITION.sub(r", \1 \\in \\mathbb{Z}", text)
+    text = re.sub(r"^(?:\\approx|=) ?", "", text)
     # A wide space sets two things apart, a narrow one may group the digits of one.
     text = _SPACED_THOUSANDS.sub(lambda match: match[0].replace(" ", ""), text).replace("\x04", "")
     text = re.sub(r" +", " ", text)
@@ -108,10 +126,16 @@ def _text(inner: str) -> str:
         return f" \\{inner} "
     if inner.lower() in ("and", "or", "y", "et", "und", "oder", "ou", ""):
         return f" {inner.lower()} " if inner.lower() in ("and", "or") else (" and " if inner else " ")
+    if inner.lower() in ("percent", "per cent"):
+        return " % "
     quantity = re.fullmatch(r"([-+]?[\d.,]*\d)\s+(\D+)", inner)
     if quantity:
         return f" {quantity[1]} \x02{quantity[2]}\x03 "
-    if inner == "%" or re.fullmatch(r"[\d.,\s]+", inner) or re.fullmatch(r"\(?[A-Z]\)?", inner):
+    if (
+        inner == "%"
+        or re.fullmatch(r"[-+\d.,\s]+(?:(?:and|or)[-+\d.,\s]+)?", inner)
+        or re.fullmatch(r"\(?[A-Z]\)?", inner)
+    ):
         return f" {inner} "
     return f" \x02{inner}\x03 "
 

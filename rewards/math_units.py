@@ -30,11 +30,20 @@ _ALIASES = {
     "l": "L liter liters litre litres",
     "ml": "ml mL milliliter milliliters",
     "n": "N newton newtons",
-    "j": "J joule joules kJ",
-    "w": "W watt watts kW",
+    "j": "J joule joules",
+    "kj": "kJ kilojoule kilojoules",
+    "w": "W watt watts",
+    "kw": "kW kilowatt kilowatts",
     "v": "V volt volts",
-    "pa": "Pa kPa MPa",
-    "hz": "Hz kHz MHz",
+    "ohm": "\\Omega Ω ohm ohms",
+    "pa": "Pa pascal pascals",
+    "kpa": "kPa",
+    "mpa": "MPa",
+    "hz": "Hz hertz",
+    "khz": "kHz",
+    "mhz": "MHz",
+    "celsius": "°C celsius Celsius",
+    "fahrenheit": "°F fahrenheit Fahrenheit",
     "mol": "mol moles",
     "deg": "° degree degrees",
     "dollar": "dollar dollars USD usd bucks",
@@ -43,7 +52,9 @@ _ALIASES = {
     "unit": "unit units",
 }
 _UNIT = {word: unit for unit, words in _ALIASES.items() for word in words.split()}
-_PHYSICAL = set(_ALIASES) - {"deg", "unit", "dollar", "cent"}
+NAMES = dict(_UNIT)
+"""Spelling -> unit."""
+_PHYSICAL = set(_ALIASES) - {"deg", "unit"}
 _NEUTRAL = {"square", "cubic", "sq", "cu", "per", "of", "total", "approximately", "about", "each"}
 _OPERATORS = {
     "times", "plus", "minus", "over", "to", "or", "and", "not", "hundred", "thousand", "million", "billion", "trillion",
@@ -126,7 +137,7 @@ def _unit_word(token: str, before: str) -> str | None:
         ):
             return None
         return " ".join(_UNIT.get(word, word) for word in inner) or ""
-    if token in _UNIT and (len(token) > 1 or before[-1:].isdigit()):
+    if token in _UNIT and ((len(token) > 1 and token[0] != "\\") or before[-1:].isdigit()):
         # one letter is a unit only right after a number: `3m`, but not `2\\pi m`
         return _UNIT[token]
     if token in _NEUTRAL:

@@ -35,16 +35,28 @@ response's reasoning, and without any reasoning (a list of floats, one float for
 
 BUILTIN = {
     "accuracy": "rewards.accuracy",
+    "anls": "rewards.anls",
+    "box": "rewards.box",
     "choice": "rewards.choice",
+    "count": "rewards.count",
+    "edit_distance": "rewards.edit_distance",
     "exact": "rewards.exact",
     "format": "rewards.format",
+    "instructions": "rewards.instructions",
+    "items": "rewards.items",
+    "key_values": "rewards.key_values",
     "length": "rewards.length",
     "math": "rewards.math",
+    "multi": "rewards.multi",
     "normalised": "rewards.normalised",
+    "number": "rewards.number",
+    "point": "rewards.point",
     "preference": "rewards.preference",
     "probability": "rewards.probability",
     "repetition": "rewards.repetition",
     "routed_accuracy": "rewards.routed_accuracy",
+    "table": "rewards.table",
+    "yes_no": "rewards.yes_no",
 }
 """Built-in rewards and their modules, imported when named: `import rewards` stays light."""
 
@@ -68,8 +80,9 @@ class Reward:
     """Gets the lists of all responses of a step in one call, and returns one value per response."""
     standardise: bool = False
     """Counts as (R - mean) / std within the group; R itself is recorded as `<label>_raw`, with weight 0."""
-    gold: Callable[[Any], str] | None = None
-    """For a verifier: the answer text which, made from the reference, must score full marks."""
+    gold: Callable[..., str] | None = None
+    """For a verifier: the answer text which, made from the reference, must score full marks. Further arguments than the
+    reference are filled by name from the row's columns and the constants."""
     validate: Callable[[Mapping[str, Any], Collection[str]], None] | None = None
     """Gets the constant arguments and the names of all rewards of the set; raises ValueError to refuse them."""
     place: str = ""
@@ -127,7 +140,7 @@ def reward(
     parallel: bool = False,
     batch: bool = False,
     standardise: bool = False,
-    gold: Callable[[Any], str] | None = None,
+    gold: Callable[..., str] | None = None,
     validate: Callable[[Mapping[str, Any], Collection[str]], None] | None = None,
 ) -> Callable[[F], F]:
     """Register a function that scores one response.

@@ -4,9 +4,10 @@ G = responses of a group. A group is a sequence of samples, a sample a mapping w
 dataset's columns.
 """
 
+import inspect
 import threading
 import weakref
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -136,8 +137,8 @@ class RewardSet:
             gold = item.reward.gold
             if gold is None:
                 continue
-            scores = self._score([item], [[_gold_sample(row, gold)] for row in rows])
-            values = [score.value(item.label) for [score] in scores]
+            samples = [[_gold_sample(row, gold, item.constants)] for row in rows]
+            values = [score.value(item.label) for [score] in self._score([item], samples)]
             bad = [i for i, value in enumerate(values) if not _full_marks(value, may_wait=bool(item.policy_fields))]
             if bad:
                 first = rows[bad[0]].get("reference")
@@ -182,8 +183,8 @@ class RewardSet:
             return self._background
 
 
-def _gold_sample(row: Sample, gold: Callable[[Any], str]) -> dict[str, Any]:
-    text = gold(row.get("reference"))
+def _gold_sample(row: Sample, gold: Callable[..., str], constants: Mapping[str, Any]) -> dict[str, Any]:
+    text = gold(row.get("reference"), **_gold_arguments(gold, {**row, **constants}))
     own: dict[str, Any] = {
         "prompt": "",
         "messages": [],
@@ -194,6 +195,15 @@ def _gold_sample(row: Sample, gold: Callable[[Any], str]) -> dict[str, Any]:
     }
     unknown = dict.fromkeys(POLICY_FIELDS)
     return {**unknown, **row, **own, "mode": "short", "response_ids": [], "truncated": False}
+
+
+def _gold_arguments(gold: Callable[..., str], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a gold function asks for beside the reference: columns and constants, by name."""
+    try:
+        named = list(inspect.signature(gold).parameters)[1:]
+    except (TypeError, ValueError):  # a built-in such as `str`
+        return {}
+    return {key: values[key] for key in named if key in values}
 
 
 def _full_marks(value: float | None, *, may_wait: bool) -> bool:
