@@ -1,22 +1,24 @@
 """Other continuations of a packed batch's prompts and responses, scored from the keys and values it computed anyway.
 
-Legend: M branch tokens, B branches of one group, L longest branch of one group, P prompt tokens, H query heads, K key
-heads, D head width, S = keys a branch may see.
+Legend: M branch tokens, B branches side by side, L most tokens and S longest prefix among them, H query heads, K key
+heads, D head width.
 
 A branch continues a group's prompt, or one of its responses after some of their tokens, with tokens of its own (a
 reference answer in place of the sampled one). The prefix is never computed again: its keys and values are kept from
 the batch's forward pass. Only a branch's own tokens cost anything, and no gradient runs through them.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from base_model.packing import TokenGroup
+
+MAX_ROWS = 2**16
+"""Keys gathered side by side at a time, over all branches."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,17 +42,26 @@ class Branch:
 class _Rows:
     """Where one branch finds its prefix on the packed axis."""
 
+    prompt_start: int
+    prompt: int  # rows of the prompt that it sees
     start: int  # first row of the response
-    kept: int  # its rows before the branch's first input token
-    seen_prompt: int  # rows of the prompt
+    kept: int  # rows of the response before the branch's first input token
     tokens: int
+
+    @property
+    def prefix(self) -> int:
+        """Keys before the branch's own."""
+        return self.prompt + self.kept
 
 
 @dataclass(frozen=True, kw_only=True)
-class _BranchGroup:
-    prompt_start: int
-    prompt: int
-    branches: tuple[_Rows, ...]
+class _Chunk:
+    """Some branches side by side; S = longest prefix, L = most tokens among its B branches."""
+
+    prefix_rows_BS: Tensor  # rows of the batch's packed axis
+    own_rows_BL: Tensor  # rows of the branches' axis
+    prefixes_B: Tensor  # length of each prefix
+    real_rows: Tensor  # which of the B x L rows are no padding
 
 
 class KeyValues:
@@ -72,7 +83,7 @@ class KeyValues:
 class BranchLayout:
     """Which rows of the packed axis each branch sees; takes the place of a batch's layout in the branches' pass."""
 
-    groups: tuple[_BranchGroup, ...]
+    chunks: tuple[_Chunk, ...]
     memory: KeyValues
     biases: dict[Any, Tensor] = field(default_factory=dict)
 
@@ -87,7 +98,7 @@ class BranchBatch:
     input_ids: Tensor  # [1, M]
     position_ids: Tensor  # [1, M]
     targets_M: Tensor
-    groups: tuple[_BranchGroup, ...]
+    chunks: tuple[_Chunk, ...]
     lengths: tuple[int, ...]  # tokens of each branch, in the order given
 
     def to(self, device: torch.device | str) -> "BranchBatch":
@@ -96,7 +107,7 @@ class BranchBatch:
             input_ids=self.input_ids.to(device),
             position_ids=self.position_ids.to(device),
             targets_M=self.targets_M.to(device),
-            groups=self.groups,
+            chunks=tuple(_on_device(chunk, device) for chunk in self.chunks),
             lengths=self.lengths,
         )
 
@@ -111,11 +122,10 @@ def pack_branches(groups: Sequence[TokenGroup], branches: Sequence[Sequence[Bran
     ids: list[int] = []
     positions: list[int] = []
     targets: list[int] = []
-    packed: list[_BranchGroup] = []
+    rows: list[_Rows] = []
     at = 0
     for group, own in zip(groups, branches, strict=True):
         starts = _response_starts(group, at)
-        rows = []
         for branch in own:
             kept = group.responses[branch.response][: branch.keep] if branch.keep else ()
             assert len(kept) == branch.keep, "a branch keeps more tokens than its response has"
@@ -125,14 +135,13 @@ def pack_branches(groups: Sequence[TokenGroup], branches: Sequence[Sequence[Bran
             targets.extend(branch.tokens)
             rows.append(
                 _Rows(
+                    prompt_start=at,
+                    prompt=len(group.prompt) - (not kept),
                     start=starts[branch.response] if kept else 0,
                     kept=max(len(kept) - 1, 0),
-                    seen_prompt=len(group.prompt) - (not kept),
                     tokens=len(branch.tokens),
                 )
             )
-        if rows:
-            packed.append(_BranchGroup(prompt_start=at, prompt=len(group.prompt), branches=tuple(rows)))
         at += group.packed_tokens
     if not ids:
         return None
@@ -140,7 +149,7 @@ def pack_branches(groups: Sequence[TokenGroup], branches: Sequence[Sequence[Bran
         input_ids=torch.tensor([ids], dtype=torch.long),
         position_ids=torch.tensor([positions], dtype=torch.long),
         targets_M=torch.tensor(targets, dtype=torch.long),
-        groups=tuple(packed),
+        chunks=tuple(_chunks(rows)),
         lengths=tuple(len(branch.tokens) for own in branches for branch in own),
     )
 
@@ -151,6 +160,39 @@ def _response_starts(group: TokenGroup, at: int) -> list[int]:
         starts.append(row)
         row += len(response)
     return starts
+
+
+def _chunks(rows: Sequence[_Rows]) -> Iterator[_Chunk]:
+    """The branches in runs whose padded prefixes hold at most ``MAX_ROWS`` rows."""
+    start = row = 0
+    for end in range(1, len(rows) + 1):
+        longest = max(item.prefix + item.tokens for item in rows[start : end + 1])
+        if end == len(rows) or (end + 1 - start) * longest > MAX_ROWS:
+            yield _chunk(rows[start:end], row)
+            row += sum(item.tokens for item in rows[start:end])
+            start = end
+
+
+def _chunk(rows: Sequence[_Rows], first: int) -> _Chunk:
+    longest, most = max(item.prefix for item in rows), max(item.tokens for item in rows)
+    prefix_rows_BS = torch.zeros(len(rows), longest, dtype=torch.long)
+    own_rows_BL = torch.zeros(len(rows), most, dtype=torch.long)
+    for number, item in enumerate(rows):
+        prefix_rows_BS[number, : item.prompt] = item.prompt_start + torch.arange(item.prompt)
+        prefix_rows_BS[number, item.prompt : item.prefix] = item.start + torch.arange(item.kept)
+        own_rows_BL[number, : item.tokens] = first + torch.arange(item.tokens)
+        first += item.tokens
+    real_BL = torch.arange(most)[None] < torch.tensor([item.tokens for item in rows])[:, None]
+    return _Chunk(
+        prefix_rows_BS=prefix_rows_BS,
+        own_rows_BL=own_rows_BL,
+        prefixes_B=torch.tensor([item.prefix for item in rows]),
+        real_rows=real_BL.flatten().nonzero()[:, 0],
+    )
+
+
+def _on_device(chunk: _Chunk, device: torch.device | str) -> _Chunk:
+    return _Chunk(**{item.name: getattr(chunk, item.name).to(device) for item in fields(chunk)})
 
 
 def branch_attention(
@@ -180,74 +222,46 @@ def branch_attention(
         [1, M, H, D].
     """
     old_key, old_value = layout.memory.get(layer)
-    outputs: list[Tensor] = []
-    at = 0
-    for index, group in enumerate(layout.groups):
-        lengths = [rows.tokens for rows in group.branches]
-        end = at + sum(lengths)
-        own_query, own_key, own_value = (_stack(x[:, :, at:end].split(lengths, 2)) for x in (query, key, value))
-        keys = torch.cat([*_prefixes(old_key, group), own_key], 2)
-        values = torch.cat([*_prefixes(old_value, group), own_value], 2)
-        bias = _bias(layout, index, window, query.device)
-        out = _attend(own_query, keys, values, bias, scale, softcap)
-        outputs.extend(out[i : i + 1, :, :length] for i, length in enumerate(lengths))
-        at = end
-    return torch.cat(outputs, 2).transpose(1, 2)
+    outputs = []
+    for number, chunk in enumerate(layout.chunks):
+        keys = torch.cat([old_key[0][:, chunk.prefix_rows_BS], key[0][:, chunk.own_rows_BL]], 2)
+        values = torch.cat([old_value[0][:, chunk.prefix_rows_BS], value[0][:, chunk.own_rows_BL]], 2)
+        bias_BLS = _bias(layout, number, window)
+        out = _attend(query[0][:, chunk.own_rows_BL] * scale, keys, values, bias_BLS, softcap)
+        outputs.append(out.flatten(0, 1)[chunk.real_rows])
+    return torch.cat(outputs)[None]
 
 
-def _prefixes(kept: Tensor, group: _BranchGroup) -> tuple[Tensor, Tensor]:
-    """[B, K, P, D] of the prompt and [B, K, longest, D] of the responses' kept rows."""
-    prompt = kept[:, :, group.prompt_start : group.prompt_start + group.prompt]
-    responses = [kept[:, :, rows.start : rows.start + rows.kept] for rows in group.branches]
-    return prompt.expand(len(responses), -1, -1, -1), _stack(responses)
-
-
-def _stack(parts: Sequence[Tensor]) -> Tensor:
-    """[1, heads, n_i, D] each -> [B, heads, longest, D], zeros after each one's end."""
-    longest = max(part.shape[2] for part in parts)
-    return torch.cat([F.pad(part, (0, 0, 0, longest - part.shape[2])) for part in parts])
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float, softcap: float | None) -> Tensor:
-    """Softmax attention; query heads [B, H, L, D] share the key heads [B, K, S, D] in order; bias [B, 1, L, S]."""
-    repeats = query.shape[1] // key.shape[1]
-    scores = (query * scale) @ key.repeat_interleave(repeats, 1).transpose(2, 3)
+def _attend(query: Tensor, key: Tensor, value: Tensor, bias_BLS: Tensor, softcap: float | None) -> Tensor:
+    """Softmax attention of scaled queries [H, B, L, D] over keys and values [K, B, S, D] -> [B, L, H, D]."""
+    kv_heads, count, keys, width = key.shape
+    rows = query.shape[2]
+    stacked = query.view(kv_heads, -1, count, rows, width).transpose(1, 2).reshape(kv_heads * count, -1, width)
+    scores = torch.bmm(stacked, key.view(-1, keys, width).transpose(1, 2)).view(kv_heads, count, -1, rows, keys)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
-    return (scores + bias.to(scores.dtype)).softmax(-1) @ value.repeat_interleave(repeats, 1)
+    weights = (scores + bias_BLS[:, None].to(scores.dtype)).softmax(-1).view(kv_heads * count, -1, keys)
+    out = torch.bmm(weights, value.view(-1, keys, width)).view(kv_heads, count, -1, rows, width)
+    return out.permute(1, 3, 0, 2, 4).reshape(count, rows, -1, width)
 
 
-def _bias(layout: BranchLayout, index: int, window: int | None, device: torch.device) -> Tensor:
-    """[B, 1, L, S]: 0 where a branch's row sees a key, else -inf; the same for every layer with the window."""
-    known = (index, window)
+def _bias(layout: BranchLayout, number: int, window: int | None) -> Tensor:
+    """[B, L, S + L]: 0 where a branch's row sees a key, else -inf; the same for every layer with the window."""
+    known = (number, window)
     if known not in layout.biases:
-        layout.biases[known] = _make_bias(layout.groups[index], window).to(device)
+        layout.biases[known] = _make_bias(layout.chunks[number], window)
     return layout.biases[known]
 
 
-def _make_bias(group: _BranchGroup, window: int | None) -> Tensor:
-    longest_kept = max(rows.kept for rows in group.branches)
-    longest = max(rows.tokens for rows in group.branches)
-    biases = []
-    for rows in group.branches:
-        prefix = rows.seen_prompt + rows.kept  # position of the branch's first input token
-        positions = torch.cat(
-            [
-                _positions(0, rows.seen_prompt, group.prompt),
-                _positions(group.prompt, rows.kept, longest_kept),
-                prefix + torch.arange(longest),
-            ]
-        )
-        distance = (prefix + torch.arange(longest))[:, None] - positions[None]
-        seen = distance >= 0
-        if window is not None:
-            seen &= distance < window
-        biases.append(torch.zeros(seen.shape).masked_fill_(~seen, float("-inf")))
-    return torch.stack(biases)[:, None]
-
-
-def _positions(first: int, count: int, room: int) -> Tensor:
-    """Positions of the keys in a stretch; those beyond ``count`` lie after every row, so nobody sees them."""
-    positions = torch.full((room,), 2**40)
-    positions[:count] = first + torch.arange(count)
-    return positions
+def _make_bias(chunk: _Chunk, window: int | None) -> Tensor:
+    device = chunk.prefixes_B.device
+    (count, longest), most = chunk.prefix_rows_BS.shape, chunk.own_rows_BL.shape[1]
+    first_B1 = chunk.prefixes_B[:, None]
+    prefix_BS = torch.arange(longest, device=device).expand(count, -1)
+    prefix_BS = prefix_BS.masked_fill(prefix_BS >= first_B1, 2**40)  # padding: after every row, so nobody sees it
+    own_BL = first_B1 + torch.arange(most, device=device)
+    distance_BLS = own_BL[:, :, None] - torch.cat([prefix_BS, own_BL], 1)[:, None]
+    seen = distance_BLS >= 0
+    if window is not None:
+        seen &= distance_BLS < window
+    return torch.zeros(seen.shape, device=device).masked_fill_(~seen, float("-inf"))

@@ -76,7 +76,7 @@ class PackedCausalLM(nn.Module):
 
     @torch.no_grad()
     def _branch_logprobs(self, branches: BranchBatch, memory: KeyValues) -> list[Tensor]:
-        layout = BranchLayout(groups=branches.groups, memory=memory)
+        layout = BranchLayout(chunks=branches.chunks, memory=memory)
         rows_M = torch.arange(len(branches.targets_M), device=branches.targets_M.device)
         hidden_MD = self._run(branches.input_ids, branches.position_ids, rows_M, layout=layout)
         logprobs_M = head_logprobs(hidden_MD, self._head_weight(), branches.targets_M, self.shape)

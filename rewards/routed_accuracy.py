@@ -132,10 +132,10 @@ def _by_reading(reference: Any, max_words: int) -> str | None:
         return None
     bare = _COMMAND.sub(" ", text)
     words = [word for word in _WORD.findall(bare) if word.casefold() not in _FUNCTIONS]
-    if not words and not _WIDE.search(bare):
-        return "math"
     if _has_unit(text):
         return "number"
+    if not words and not _WIDE.search(bare):
+        return "math"
     if _FORMULA.search(text) or len(_WIDE.findall(bare)) > 2 * max_words or len(words) > max_words:
         return None
     return "normalised"

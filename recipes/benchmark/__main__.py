@@ -81,6 +81,7 @@ def _head(config: BenchmarkConfig, model: Path) -> dict[str, Any]:
         "precision": config.precision,
         "enforce_eager": config.enforce_eager,
         "peer_micro_batch": config.peer_micro_batch,
+        "reference_tokens": config.reference_tokens,
         "machine": {"cpu": _cpu_name(), "cores": origin["cpus_usable"], "platform": origin["platform"]},
         "load_average_before": os.getloadavg()[0],
         "started": origin["started"],
@@ -105,7 +106,7 @@ def _cpu_name() -> str:
 
 
 def _check_peer(peer: str) -> None:
-    if peer != "none" and importlib.util.find_spec(peer) is None:
+    if peer == "trl" and importlib.util.find_spec(peer) is None:
         raise ValueError(
             f"--peer {peer} compares with {peer}, which is not installed: run `pip install trl==1.16.0` (it is part of "
             "the extra `dev`), or measure Tandem alone with --peer none."

@@ -1,4 +1,4 @@
-"""One library's process: `python -m recipes.benchmark.child tandem|trl FD`.
+"""One library's process: `python -m recipes.benchmark.child tandem|probability|trl FD`.
 
 FD is one end of a socket pair inherited from the parent. The process ends when the parent closes its end, and is
 killed by the kernel when the parent dies.
@@ -26,11 +26,14 @@ def main(arguments: list[str]) -> int:
     _die_with_parent()
     try:
         job = Job.from_json(connection.recv_bytes().decode())
-        if library == "tandem":
-            from recipes.benchmark.tandem_child import run
-        else:
+        if library == "trl":
             from recipes.benchmark.trl_child import run
-        run(Session(connection), job)
+
+            run(Session(connection), job)
+        else:
+            from recipes.benchmark import tandem_child
+
+            tandem_child.run(Session(connection), job, probability=library == "probability")
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return 0  # the parent is gone, and nobody asks for figures any more
     except Exception:  # whatever a library raises goes to the log, whose end the parent shows

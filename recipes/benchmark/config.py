@@ -31,8 +31,8 @@ class BenchmarkConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
-    peer: Literal["trl", "none"] = "trl"
-    """Library to compare with; none = measure Tandem alone."""
+    peer: Literal["trl", "probability", "none"] = "trl"
+    """What to compare with: a library; Tandem itself with the probability reward added (what that costs); none."""
     model: str = SMOLLM2
     """Checkpoint folder, name on the Hugging Face hub, or `smollm2-135m-instruct`."""
     shapes: list[Shape] = Field([Shape(prompt=67, response=64), Shape(prompt=300, response=24)], min_length=1)
@@ -51,6 +51,8 @@ class BenchmarkConfig(BaseModel):
     """Matmul precision of training on both sides, over fp32 weights; auto = bf16 where the machine multiplies it in
     hardware.
     """
+    reference_tokens: int = Field(10, ge=1)
+    """Tokens of every reference answer, for --peer probability."""
     enforce_eager: bool = True
     """Whether vLLM compiles nothing, on both sides. Compiling takes a minute at the start and needs g++."""
     peer_micro_batch: int = Field(4, ge=1)
@@ -76,6 +78,7 @@ class Job:
     precision: Literal["auto", "bfloat16", "float32"]
     enforce_eager: bool
     peer_micro_batch: int
+    reference_tokens: int
     work_dir: str
     """A folder that the parent removes afterwards."""
 

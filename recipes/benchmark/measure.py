@@ -38,6 +38,7 @@ def measure_shape(
             precision=config.precision,
             enforce_eager=config.enforce_eager,
             peer_micro_batch=config.peer_micro_batch,
+            reference_tokens=config.reference_tokens,
             work_dir=stack.enter_context(tempfile.TemporaryDirectory(prefix="tandem-benchmark-")),
         )
         children = [stack.enter_context(Child(name, job, config.timeout_s)) for name in libraries(config)]

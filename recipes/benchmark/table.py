@@ -11,7 +11,7 @@ from rich.table import Table
 from recipes.benchmark.session import PHASES
 from recipes.benchmark.summary import noise
 
-NAMES = {"tandem": "Tandem", "trl": "TRL"}
+NAMES = {"tandem": "Tandem", "trl": "TRL", "probability": "with it"}
 _NOISY = 0.15
 _BUSY = 0.2
 
@@ -71,6 +71,11 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
         f"{report['threads']} threads, training in {_precision(report)} over fp32 weights, engines in bfloat16"
         f"{'' if report['enforce_eager'] else ', compiled'}.",
     ]
+    if report["peer"] == "probability":
+        lines += [
+            f"Tandem beside Tandem with the probability reward on references of {report['reference_tokens']} tokens; "
+            "a ratio of 1.05x means that a step with it takes 5 % longer. Baselines are taken before the first step."
+        ]
     if report["peer"] != "none":
         steps = report["shapes"][0]["steps"]
         lines += [

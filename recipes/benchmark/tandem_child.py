@@ -5,7 +5,7 @@ length, and responses run to their budget.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from rl.run_directory import RunDirectory
 from rl.trainer import Trainer
 from rollouts.engine import EngineConfig, VLLMEngine
 from rollouts.modes import ModeSampler, ModesConfig, ShortMode
-from rollouts.records import Request, Sampling, request_seed
+from rollouts.records import Request, Rollout, Sampling, request_seed
+from rollouts.reference import ReferenceSpan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,16 +66,29 @@ class FixedLengths(Environment):
             for sample in range(count or self.group_size)
         ]
 
+    def reference_span(self, slot: PromptSlot, rollout: Rollout, answer_open: str) -> ReferenceSpan | None:
+        """In place of the response's last tokens: random text has no answer of its own."""
+        span = self._reference(slot)
+        return replace(span, keep=max(0, len(rollout.response_ids) - len(span.tokens)))
+
+    def bare_prompt(self, slot: PromptSlot) -> tuple[tuple[int, ...], ReferenceSpan] | None:
+        """As in ``Environment``, without a chat template."""
+        return self.requests(0, slot, 1)[0].prompt_ids, self._reference(slot)
+
+    def _reference(self, slot: PromptSlot) -> ReferenceSpan:
+        tokens = tuple(self.tokenizer(self.rows[self.order.row(slot.position)].reference)["input_ids"])
+        return ReferenceSpan(keep=0, tokens=tokens, scored=tuple(range(len(tokens))))
+
 
 class _EnoughError(Exception):
     """The parent wants no more steps."""
 
 
-def run(session: Session, job: Job) -> None:
-    """Train until the parent stops asking for steps."""
+def run(session: Session, job: Job, *, probability: bool = False) -> None:
+    """Train until the parent stops asking for steps; with the probability reward beside the other one if asked to."""
     config = EngineConfig(threads=job.threads, max_model_len=job.max_model_len, enforce_eager=job.enforce_eager)
-    directory = RunDirectory.create(Path(job.work_dir) / "tandem", {}, resume=False)
-    rewards = build(["recipes.benchmark.workload:even_share"])
+    directory = RunDirectory.create(Path(job.work_dir) / ("probability" if probability else "tandem"), {}, resume=False)
+    rewards = build(["recipes.benchmark.workload:even_share", *(["probability"] if probability else [])])
     with directory, rewards, VLLMEngine(job.model, config) as engine:
         trainer = _trainer(session, job, directory, rewards, engine)
         engine.wait_ready()
@@ -104,8 +118,12 @@ def _trainer(session: Session, job: Job, run: RunDirectory, rewards: Any, engine
 
 def _environment(job: Job, steps: int, rewards: Any, tokenizer: Any) -> FixedLengths:
     texts = make_prompts(tokenizer, job.prompt, job.prompts * steps)
+    references = make_prompts(tokenizer, job.reference_tokens, len(texts), seed=1)
     return FixedLengths(
-        rows=[_Row(index=i, messages=[{"role": "user", "content": text}]) for i, text in enumerate(texts)],
+        rows=[
+            _Row(index=i, messages=[{"role": "user", "content": text}], reference=reference)
+            for i, (text, reference) in enumerate(zip(texts, references, strict=True))
+        ],
         order=_InOrder(),
         modes=ModeSampler(ModesConfig(mode="short", short=ShortMode(max_tokens=job.response)), seed=0),
         rewards=rewards,

@@ -39,6 +39,7 @@ def _record(seconds: float, cpu: float, **more: Any) -> dict[str, Any]:
 
 def _job(model: Path, work_dir: Path) -> Job:
     return Job(
+        reference_tokens=10,
         model=str(model),
         prompt=20,
         response=6,
