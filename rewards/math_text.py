@@ -234,9 +234,15 @@ def plain_number(text: str) -> Fraction | None:
 
 
 def significant_digits(text: str) -> int:
-    """Return how many significant digits a decimal is written with; 0 if it has no decimal point."""
+    """Return how many significant digits a decimal is written with; 0 if it has no decimal point.
+
+    Zeros at its end do not count: `1000000.0` is a whole number from a program, not one rounded to eight digits.
+    """
     text = text.strip().lstrip("+-")
-    return len(text.replace(".", "").lstrip("0")) if re.fullmatch(r"\d*\.\d+", text) else 0
+    if not re.fullmatch(r"\d*\.\d+", text):
+        return 0
+    kept = text.rstrip("0")
+    return 0 if kept.endswith(".") else len(kept.replace(".", "").lstrip("0"))
 
 
 REFERENCE_DIGITS = 6

@@ -32,10 +32,15 @@ def normalise(text: str) -> str:
 
 
 def same_words(first: str, second: str) -> bool:
-    """Return whether two texts of words are the same text; single letters keep their case, being symbols."""
+    """Return whether two texts of words are the same text; symbols (`x`, `AB`, `ac+b`) keep their case."""
     one, two = normalise(first), normalise(second)
     if not one or one != two:
         return False
-    if re.search(r"[\d\\^=<>]", first + second):
+    if re.search(r"[\d\\^=<>+*/]", first + second) or _symbols(first) != _symbols(second):
         return False
     return any(len(word) > 1 for word in one.split()) or first.strip(" .()") == second.strip(" .()")
+
+
+def _symbols(text: str) -> list[str]:
+    """Return the words of two letters with a capital that does not start a word: `AB`, `aC`."""
+    return [word for word in re.findall(r"[A-Za-z]+", text) if len(word) == 2 and word[1].isupper() and word != "NO"]

@@ -74,7 +74,7 @@ MAX_CHARS = 1000
 
 def gold_answer(reference: Any) -> str:
     """Return the response that states the reference itself."""
-    return f"\\boxed{{{first(reference)}}}"
+    return ("yes" if _reference(reference) else "no") if references(reference) else ""
 
 
 @reward("yes_no", gold=gold_answer)
