@@ -356,3 +356,20 @@ def test_a_hostile_reference_is_answered_or_refused(name, hostile):
     with contextlib.suppress(RewardError):
         VERIFIERS[name](answer="The answer is 42", reference=HOSTILE[hostile])
     assert time.process_time() - start < 2.0
+
+
+def test_several_parts_share_one_time_limit():
+    shared().start()
+    bomb = "\\boxed{\\prod_{k=1}^{10^7} k}"
+    for call in (
+        lambda: multi(answer="\n".join(f"({k}) {bomb}" for k in range(1, 6)), reference=["42"] * 5),
+        lambda: multi(
+            answer="\n".join(f"({k}) {bomb}" for k in range(1, 6)), reference=["42"] * 5, part_verifier="number"
+        ),
+        lambda: math(answer=bomb, reference=["42", "x", "43", "44"]),
+        lambda: number(answer=bomb, reference=["42", "43", "44"]),
+    ):
+        start = time.perf_counter()
+        assert call() == 0.0
+        assert time.perf_counter() - start < 2.0 + 1.0  # and what a busy machine may add
+    assert multi(answer="(1) \\boxed{x+1} (2) \\boxed{y+2}", reference=["1+x", "2+y"]) == 1.0
