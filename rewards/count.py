@@ -16,12 +16,13 @@ from rewards.math import reference_text
 from rewards.number_words import NUMBER_WORDS, SCALES, number_of_words
 from rewards.quantity import Contradiction, read_quantity
 from rewards.registry import RewardError, reward
-from rewards.text import VAGUE
+from rewards.text import VAGUE, is_changed
 
 MAX_COUNT = 10**12
 MAX_CHARS = 400
 _NUMBER = re.compile(r"(?<![\w.,/^−-])\d{1,3}(?:,\d{3})+(?![\w.,/]*\d)|(?<![\w.,/^−-])\d+(?![\w/^%]|[.,]\d)")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|[\n。！？]")
+_FACTORIAL = re.compile(r"[\d\s(){}$\\]+!+[\s)$.]*")
 _DIGIT = re.compile(r"\d")
 _NONE = re.compile(r"\b(?:none|there (?:is|are|was|were) no(?!t\b)|zero)\b", re.IGNORECASE)
 _SEVERAL = re.compile(
@@ -88,6 +89,8 @@ def _stated(text: str) -> int | None:
     text = text.replace("**", " ").strip()
     if len(text) > MAX_CHARS:
         return None
+    if _FACTORIAL.fullmatch(text):
+        return None
     exact = _whole(text)
     return exact if exact is not None else _in_sentence(re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text.replace("$", " ")))
 
@@ -107,7 +110,10 @@ def _in_sentence(text: str) -> int | None:
     text = text.replace("\\(", " ").replace("\\)", " ").replace("\\", " ")
     if VAGUE.search(text) or _SEVERAL.search(text):
         return None
-    numbers = {int(item.replace(",", "")) for item in _NUMBER.findall(text)[:50] if len(item) < 16}
+    found = list(_NUMBER.finditer(text))[:50]
+    if any(len(item[0]) > 15 or is_changed(text[: item.start()], text[item.end() :]) for item in found):
+        return None
+    numbers = {int(item[0].replace(",", "")) for item in found}
     if len(_DIGIT.findall(_NUMBER.sub(" ", text))) > 0:
         return None  # a decimal, a fraction, a date: not a plain count
     numbers |= set(_word_numbers(_NOT_ONE.sub(" ", text)))

@@ -4,14 +4,18 @@ Myers' bit-vector algorithm (JACM 46(3), 1999; Hyyrö 2003) on Python integers: 
 operations on integers of as many bits as the shorter has characters.
 """
 
+from collections.abc import Callable
+
 MAX_CHARS = 20_000
-"""Of longer texts what lies beyond counts as wrong: 20 000 against 20 000 characters take a fraction of a second."""
+"""Of longer texts, common beginning and end apart, what lies beyond counts as wrong: 20 000 against 20 000 characters
+take a fraction of a second."""
 
 
 def edit_distance_of(first: str, second: str) -> int:
     """Return the least number of inserted, deleted and replaced characters that turn one text into the other.
 
-    Of texts beyond MAX_CHARS an upper bound is returned: the distance of their beginnings plus the longer remainder.
+    Where more than MAX_CHARS lie between the common beginning and the common end, an upper bound is returned: the
+    distance of the first MAX_CHARS of each plus the longer remainder.
 
     Example:
         >>> edit_distance_of("kitten", "sitting")
@@ -19,8 +23,9 @@ def edit_distance_of(first: str, second: str) -> int:
     """
     if first == second:
         return 0
+    first, second = _without_common_ends(first, second)
     rest = max(len(first) - MAX_CHARS, len(second) - MAX_CHARS, 0)
-    first, second = _without_common_ends(first[:MAX_CHARS], second[:MAX_CHARS])
+    first, second = first[:MAX_CHARS], second[:MAX_CHARS]
     if len(first) > len(second):
         first, second = second, first
     return rest + (_myers(first, second) if first else len(second))
@@ -33,14 +38,19 @@ def similarity(first: str, second: str) -> float:
 
 
 def _without_common_ends(first: str, second: str) -> tuple[str, str]:
-    start, limit = 0, min(len(first), len(second))
-    while start < limit and first[start] == second[start]:
-        start += 1
+    start = _largest(min(len(first), len(second)), lambda size: first[:size] == second[:size])
     first, second = first[start:], second[start:]
-    end, limit = 0, min(len(first), len(second))
-    while end < limit and first[-1 - end] == second[-1 - end]:
-        end += 1
-    return (first[: len(first) - end], second[: len(second) - end])
+    end = _largest(min(len(first), len(second)), lambda size: not size or first[-size:] == second[-size:])
+    return first[: len(first) - end], second[: len(second) - end]
+
+
+def _largest(limit: int, holds: Callable[[int], bool]) -> int:
+    """Return the largest size up to the limit for which a property holds that holds for all smaller ones."""
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle - 1)
+    return low
 
 
 def _myers(pattern: str, text: str) -> int:

@@ -1,7 +1,7 @@
 """`edit_distance`: 1 - normalised Levenshtein distance to the reference, for reading text (OCR) word for word.
 
 The text is the whole response, or the content of `<answer>` or of the last fenced code block where there is one. Of
-texts beyond 20 000 characters what lies beyond counts as wrong (edit.py).
+long texts, what lies beyond 20 000 characters that are no common beginning or end counts as wrong (edit.py).
 """
 
 from typing import Any

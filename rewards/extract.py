@@ -14,7 +14,7 @@ A sentence that offers two values for one (`41 or 42`) is read as both.
 import re
 from dataclasses import dataclass
 
-from rewards.text import VAGUE
+from rewards.text import VAGUE, is_changed
 
 END_TOKENS = re.compile(
     r"<\|?(?:im_end|im_start|endoftext|eot_id|end_of_text|end|user|assistant)\|?>|</s>|<｜[^｜]{1,30}｜>"
@@ -61,6 +61,7 @@ _NOTATION = re.compile(r"[+*/^_<>=|\\{}~&#±×÷√%]|(?:^|\s)[-−](?:\s|$)")
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
 _BRACKETED = re.compile(r"\[([^\[\]\n]{1,100})\]\s*\.?\s*$")
 _OPTION = re.compile(r"\s*(?:\\text(?:bf)?\{)?\([A-J]\)(?:\s*\}|\s|~|\\[ ,;])\s*[:.]?(.*\S)", re.DOTALL)
+_NEGATIVE = re.compile(r"(?<![\w+*/^-])\b(?:negative|minus) (?=[$\d])(?<![\d)}] minus )", re.IGNORECASE)
 _SUBJECT = re.compile(
     r"(?:so|thus|hence|therefore)?[\s,]{0,3}([^.:\n]{1,200}?)\sis\s(?:the|our|my)"
     r"\s(?:final |correct |right ){0,2}answer\s*$",
@@ -246,6 +247,7 @@ def _join_displays(text: str) -> str:
 
 def _readings(sentence: str, *, whole: bool) -> tuple[str, ...]:
     """Return the ways to read a sentence that states an answer, without those that pick one of several values."""
+    sentence = _NEGATIVE.sub("-", sentence)
     readings = [sentence] if whole and len(sentence) <= 400 else []
     subject = _SUBJECT.match(sentence)
     if subject:
@@ -294,6 +296,8 @@ def _lone_number(text: str) -> str:
         return ""
     before, behind = text[: found[0].start()], text[found[0].end() :]
     if _NOTATION.search(before) or _NOTATION.search(behind):
+        return ""
+    if is_changed(before, behind):
         return ""
     if re.search(r"[A-Za-z0-9.,\-−'\"²³½¼¾]$", before) or re.match(r"[A-Za-z0-9²³½¼¾!'\"]", behind):
         return ""

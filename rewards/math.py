@@ -12,7 +12,7 @@ from rewards.exact import first, references
 from rewards.extract import final_answer
 from rewards.math_text import MAX_CHARS, clean, same_number, squeeze
 from rewards.registry import reward
-from rewards.sandbox import shared
+from rewards.sandbox import cut_calls, shared
 
 _LETTERS = re.compile(r"\(?([A-J])\)?\.?|\\text\{\s*\(?([A-J])\)?\.?\s*\}|\\(?:textbf|mathrm|mathbf)\{\(?([A-J])\)?\}")
 _DELIMITERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
@@ -64,7 +64,11 @@ def math(*, answer: str | None, reference: Any) -> float | None:
     targets = [text for text in map(reference_text, references(reference)) if text]
     if not targets:
         return None
-    return float(isinstance(answer, str) and any(verify(answer, target) for target in targets))
+    if not isinstance(answer, str):
+        return 0.0
+    before = cut_calls()
+    # An answer that a worker was killed over is not put to the next reference: one time limit for all of them.
+    return float(any(cut_calls() == before and verify(answer, target) for target in targets))
 
 
 def verify(answer: str, reference: str) -> bool:

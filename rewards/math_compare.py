@@ -39,11 +39,11 @@ from rewards.text import normalise, same_words
 _ORDER = {"<": "<", "\\le": "<=", ">": ">", "\\ge": ">="}
 _FLIP = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _LABELS = re.compile(
-    r"\\?[A-Za-z]+'*(?:_(?:\{[\w,]+\}|\w))?(?:\^\{?-1\}?(?=\())?(?:\((?:[A-Za-z\d,+\- ]|\\[a-z]+)+\))?"
+    r"\\?[A-Za-z]+'*(?:_(?:\{[\w,]+\}|\w))?(?:\^\{?-1\}?(?=\())?(?:\((?:[A-Za-z\d,+\-<>=| ]|\\[a-z]++)+\))?"
 )
 _NAMED = {"\\angle", "\\triangle", "\\overline", "\\vec", "\\overrightarrow", "\\mathbf", "\\hat"}
 _OPTIONS = re.compile(r"[A-J]{2,10}")
-_WORDED_SETS = {
+_WORDED = {
     **dict.fromkeys(
         ("no solution", "no solutions", "no real solution", "no real solutions", "empty set", "null set"), r"\emptyset"
     ),
@@ -51,6 +51,9 @@ _WORDED_SETS = {
         ("all real numbers", "all reals", "any real number", "real numbers", "all real values", "set of real numbers"),
         r"\mathbb{R}",
     ),
+    **dict.fromkeys(("infinity", "positive infinity"), r"\infty"),
+    "negative infinity": r"-\infty",
+    **dict.fromkeys(("dne", "does not exist", "limit does not exist"), r"\text{does not exist}"),
 }
 MAX_ELEMENTS = 40
 FALLBACK = ("\\int", "\\sum", "\\prod", "\\lim", "\\begin", "\\frac{d", "\\partial", "\\iint", "\\oint", "\\det")
@@ -121,8 +124,18 @@ def _same_wording(first: str, second: str) -> bool:
         return True
     if re.search(r"[\\^=<>{}()\[\]]", first + second):
         return False
+    if _same_listing(one, two):
+        return True
     words, others = (re.sub(r"\band\b", " ", normalise(text)).split() for text in (one, two))
     return words == others and any(word.isalpha() and len(word) > 2 for word in words)
+
+
+def _same_listing(first: str, second: str) -> bool:
+    """Return whether two texts list the same words in the same order: `I and III` is `I, III`."""
+    one, two = (re.split(r"\s*(?:,|;|\band\b)\s*(?:and\b\s*)?", text) for text in (first, second))
+    return len(one) == len(two) > 1 and all(
+        left and (left == right or same_words(left, right)) for left, right in zip(one, two, strict=True)
+    )
 
 
 def _same_letters(first: str, second: str) -> bool:
@@ -135,8 +148,8 @@ def _same_letters(first: str, second: str) -> bool:
 
 
 def _in_symbols(text: str, words: str) -> str:
-    """Return the symbol for a set that is named in words: `no solution`, `all real numbers`."""
-    return _WORDED_SETS.get(normalise(words), text)
+    """Return the one spelling of what may be named in words: `no solution`, `all real numbers`, `infinity`."""
+    return _WORDED.get(normalise(words), text)
 
 
 def same(answer: Node, reference: Node) -> bool:
@@ -519,7 +532,7 @@ def _label(node: Node) -> str:
     tokens = node.tokens
     if all(token.startswith("\\text{") or (token.isalpha() and len(token) > 3) for token in tokens):
         return "text"
-    text = "".join(tokens)
+    text = "".join(tokens).replace("\\text{Pr}", "P")
     if text in ("e", "i", "\\pi", "\\infty", "pi"):
         return ""
     if tokens[0] in _NAMED or (len(tokens) > 1 and tokens[0] == "m" and tokens[1] in _NAMED):

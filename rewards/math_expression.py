@@ -24,6 +24,7 @@ _FUNCTIONS: dict[str, Callable[..., Any] | None] = {
     "sin": sp.sin, "cos": sp.cos, "tan": sp.tan, "cot": sp.cot, "sec": sp.sec, "csc": sp.csc,
     "arcsin": sp.asin, "arccos": sp.acos, "arctan": sp.atan, "arccot": sp.acot, "arcsec": sp.asec, "arccsc": sp.acsc,
     "asin": sp.asin, "acos": sp.acos, "atan": sp.atan, "sinh": sp.sinh, "cosh": sp.cosh, "tanh": sp.tanh,
+    "tg": sp.tan, "ctg": sp.cot, "arctg": sp.atan, "arcctg": sp.acot,
     "coth": sp.coth, "sech": sp.sech, "csch": sp.csch, "arcsinh": sp.asinh, "arccosh": sp.acosh, "arctanh": sp.atanh,
     "asinh": sp.asinh, "acosh": sp.acosh, "atanh": sp.atanh, "arsinh": sp.asinh, "arcosh": sp.acosh,
     "artanh": sp.atanh, "exp": sp.exp, "ln": sp.log, "log": sp.log, "abs": sp.Abs, "sign": sp.sign, "sgn": sp.sign,

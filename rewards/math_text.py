@@ -53,6 +53,11 @@ _FONT = re.compile(
 _THOUSANDS = re.compile(r"(?<![\d.,])([1-9]\d{0,2}(?:,\d{3})+)(?![\d,]\d|\d)")
 _SPACED_THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?: \d{3})+(?![\d ]?\d)")
 _SCIENTIFIC = re.compile(r"(?<![A-Za-z\d.\\])(\d+(?:\.\d+)?)[eE]([+-]?\d{1,4})(?![\d.A-Za-z^])")
+_SYSTEM = re.compile(r"\\begin\{(cases|aligned|align\*?|gathered|split)\}((?:(?!\\begin)[^&]){1,1500}?)\\end\{\1\}")
+_ALIGNED = re.compile(r"\\begin\{(aligned|align\*?|split)\}((?:(?!\\begin|\\\\).){1,1500}?)\\end\{\1\}")
+_UNIT_PRODUCT = re.compile(r"\\text\{([A-Za-z]{1,4})\} ?\\cdot ?\\text\{([A-Za-z]{1,4})\}")
+_RUPEES = re.compile(r"(?:₹|¥|\bRs\b\.?) ?(?=\d)|(?<=\d) ?(?:₹|¥)")
+_MODULUS = re.compile(r"\\pmod ?(?:\{([^{}]{1,40})\}|(\d))")
 # `]0, 1[` is the open interval (0, 1) where it stands alone.
 _OPEN_INTERVAL = re.compile(r"^([\[\]])([^\[\](){}]{1,200},[^\[\](){}]{1,200})([\[\]])$")
 _OPENED, _CLOSED = {"]": "(", "[": "["}, {"[": ")", "]": "]"}
@@ -96,6 +101,12 @@ def clean(text: str) -> str:
     text = re.sub(r"(?<=[\d\s])(?:per ?cent|pct\b\.?)", "%", text)
     text = re.sub(r"(?<=[\d\s])degrees?\b", "°", text)
     text = re.sub(r"\s+", " ", text).strip()
+    text = _ALIGNED.sub(lambda match: match[2].replace("&", " "), text)
+    text = _SYSTEM.sub(lambda match: match[2].strip().removesuffix("\\\\").replace("\\\\", ", "), text)
+    text = _MODULUS.sub(lambda match: f"\\mod {match[1] or match[2]} ", text)
+    text = _UNIT_PRODUCT.sub(r"\\text{\1 \\cdot \2}", text)
+    text = _RUPEES.sub("", text)
+    text = re.sub(r", ?\.\.\. ?,", r", \\ldots ,", text)
     text = _UNIT_FRACTION.sub(r"\\text{\1/\2}\3", text)
     text = _SCALE.sub(lambda match: rf" \cdot 10^{{{_SCALES[match[1]]}}} ", text)
     text = _TEMPERATURE.sub(lambda match: rf" \text{{°{match[1] or match[2]}}} ", text)
@@ -162,6 +173,7 @@ FUNCTION_WORDS = {
     "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "arccot", "arcsec", "arccsc", "asin",
     "acos", "atan", "acot", "sinh", "cosh", "tanh", "coth", "sech", "csch", "arcsinh", "arccosh", "arctanh", "asinh",
     "acosh", "atanh", "arsinh", "arcosh", "artanh", "sqrt", "cbrt", "exp", "log", "ln", "lg", "abs", "gcd", "lcm",
+    "tg", "ctg", "arctg", "arcctg",
     "max", "min", "floor", "ceil", "binom", "mod", "sgn", "sign", "det", "pi", "infty", "infinity",
 }  # fmt: skip
 
@@ -234,9 +246,15 @@ def plain_number(text: str) -> Fraction | None:
 
 
 def significant_digits(text: str) -> int:
-    """Return how many significant digits a decimal is written with; 0 if it has no decimal point."""
+    """Return how many significant digits a decimal is written with; 0 if it has no decimal point.
+
+    Zeros at its end do not count: `1000000.0` is a whole number from a program, not one rounded to eight digits.
+    """
     text = text.strip().lstrip("+-")
-    return len(text.replace(".", "").lstrip("0")) if re.fullmatch(r"\d*\.\d+", text) else 0
+    if not re.fullmatch(r"\d*\.\d+", text):
+        return 0
+    kept = text.rstrip("0")
+    return 0 if kept.endswith(".") else len(kept.replace(".", "").lstrip("0"))
 
 
 REFERENCE_DIGITS = 6

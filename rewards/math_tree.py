@@ -76,7 +76,7 @@ def _read_wrapped(tokens: tuple[str, ...], depth: int) -> Node:
     if not inner:
         return Node("set") if first == "\\{" else Node("expression", tokens=tokens)
     condition, marks = split(inner, {"|", ":"})
-    if first == "\\{" and len(marks) == 1 and all(condition) and len(condition[0]) <= 3:
+    if first == "\\{" and len(marks) == 1 and all(condition) and (len(condition[0]) <= 3 or _is_real(condition[0])):
         return read(condition[1], depth + 1)  # {x | x > 3} is x > 3
     parts, marks = split(inner, SEPARATORS)
     if first in ("\\{", "{") and (marks or first == "\\{"):
@@ -85,6 +85,11 @@ def _read_wrapped(tokens: tuple[str, ...], depth: int) -> Node:
         bracket = "()" if first == "\\langle" else first + last
         return Node("bracket", bracket, tuple(read(part, depth + 1) for part in parts if part))
     return read(inner, depth + 1)
+
+
+def _is_real(tokens: tuple[str, ...]) -> bool:
+    """Return whether the tokens say `x \\in \\mathbb{R}`."""
+    return tokens[1:] == ("\\in", "\\mathbb", "{", "R", "}")
 
 
 def _read_matrix(tokens: tuple[str, ...], depth: int) -> Node:

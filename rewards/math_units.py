@@ -59,7 +59,7 @@ _NEUTRAL = {"square", "cubic", "sq", "cu", "per", "of", "total", "approximately"
 _OPERATORS = {
     "times", "plus", "minus", "over", "to", "or", "and", "not", "hundred", "thousand", "million", "billion", "trillion",
     "dozen", "percent", "half", "twice", "squared", "cubed", "if", "for", "when", "where", "but", "mod", "modulo",
-    "with", "undefined", "none", "infinity", "is", "are",
+    "with", "factorial", "choose", "below", "above", "zero", "pi", "undefined", "none", "infinity", "is", "are",
 }  # fmt: skip
 """Words after a number that change its value or its meaning: such text is no quantity."""
 

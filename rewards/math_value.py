@@ -4,7 +4,7 @@ Two different analytic expressions agree at a random point with probability zero
 decides identities that `simplify` decides slowly, or not at all, and in bounded time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import sympy as sp
@@ -54,7 +54,7 @@ def same_value(first: Any, second: Any, tolerance: float = EXACT) -> bool:
     if not symbols:
         return _close(_number(first), _number(second), tolerance)
     found = 0
-    for index, point in enumerate(_points(symbols)):
+    for index, point in enumerate(_points(symbols, _under_roots(first) | _under_roots(second))):
         one, two = _number(first, point), _number(second, point)
         if one is None or two is None:
             continue
@@ -102,15 +102,27 @@ def _symbols(*values: Any) -> tuple[Any, ...]:
     return tuple(sorted(found, key=str))
 
 
-def _points(symbols: tuple[Any, ...]) -> Iterator[dict[Any, Any]]:
-    """Yield points by turns positive and negative; the later ones are small, where high powers vanish."""
+def _under_roots(value: Any) -> set[Any]:
+    """Return the symbols that stand alone under a root: whoever writes \\sqrt{a} means a to be positive."""
+    powers = value.atoms(sp.Pow)
+    return {item.base for item in powers if item.base.is_Symbol and item.exp.is_Rational and not item.exp.is_Integer}
+
+
+def _points(symbols: tuple[Any, ...], positive: Collection[Any] = ()) -> Iterator[dict[Any, Any]]:
+    """Yield points by turns positive and negative; the later ones are small, where high powers vanish.
+
+    Args:
+        symbols: what gets a value.
+        positive: those of them that are positive at every point.
+    """
     for shift in range(5):
         for values in (_POSITIVE, _NEGATIVE):
             scale = sp.Float("0.043" if shift > 2 else "1", DIGITS)
-            yield {
+            point = {
                 symbol: scale * sp.Float(values[(3 * shift + 7 * index) % 10], DIGITS) * (1 + index // 10)
                 for index, symbol in enumerate(symbols)
             }
+            yield {symbol: abs(value) if symbol in positive else value for symbol, value in point.items()}
 
 
 def _number(value: Any, point: dict[Any, Any] | None = None) -> Any:

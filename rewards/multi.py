@@ -16,6 +16,7 @@ from typing import Any
 from rewards import arguments
 from rewards.extract import final_answer, visible
 from rewards.registry import Reward, RewardError, reward
+from rewards.sandbox import cut_calls
 from rewards.structured import find_json
 
 PART_VERIFIERS = (
@@ -106,7 +107,11 @@ def multi(
         return None
     check = _checker(part_verifier or "math", part_args)
     given = answer_parts(answer, list(wanted), separator or ";") if isinstance(answer, str) else {}
-    right = [check(given[label], part) if label in given else 0.0 for label, part in wanted.items()]
+    before = cut_calls()
+    # After a part that a worker was killed over, the rest count as wrong: one time limit for all of them.
+    right = [
+        check(given[label], part) if label in given and cut_calls() == before else 0.0 for label, part in wanted.items()
+    ]
     if not arguments.flag("partial", partial, True):
         return float(all(value >= 1.0 for value in right))
     return sum(right) / len(right)

@@ -3,7 +3,7 @@
 - `1.2 km` = `1200 m` = `1,200 metres`; units of different dimensions never match. A unit that only one side gives is
   passed over, unless `unit_required` asks for it (then an answer must give a unit where the reference has one).
 - Right within `max(abs_tol, rel_tol * |reference|)`, in the reference's unit. Both are 0 by default: equal exactly, or
-  up to the rounding visible in a decimal of six digits (math_text.same_number).
+  up to the rounding visible in a long decimal (math_text.REFERENCE_DIGITS, ANSWER_DIGITS).
 - Scientific notation, thousands separators, percent, fractions, mixed numbers, number words, LaTeX. `20%` is 20 per
   cent, 0.2, or 20 where the reference says so. `2\\pi`, `\\sqrt{2}` and the like are worked out in the sandbox.
 - The final answer is extract.py's; of its readings the widest that is a quantity counts, so that `12 km` is not 12 m.
@@ -18,7 +18,7 @@ from rewards import arguments
 from rewards.exact import first, references
 from rewards.extract import final_answer
 from rewards.math import reference_text
-from rewards.math_text import REFERENCE_DIGITS
+from rewards.math_text import ANSWER_DIGITS, REFERENCE_DIGITS
 from rewards.quantity import Contradiction, Quantity, base, read_quantity
 from rewards.registry import reward
 from rewards.sandbox import shared
@@ -145,12 +145,18 @@ def within(value: Fraction, wanted: Quantity, found: Quantity, tolerance: tuple[
     relative, absolute = (Fraction(item) for item in tolerance)
     if gap <= max(absolute, relative * abs(wanted.value)):
         return True
-    return _rounds(wanted, gap) and (found.decimals is None or found.decimals > (wanted.decimals or 0))
+    if _digits(wanted) >= REFERENCE_DIGITS and (found.decimals is None or _digits(found) >= ANSWER_DIGITS):
+        return gap <= _half_place(wanted)
+    return wanted.decimals is None and _digits(found) >= ANSWER_DIGITS and gap <= _half_place(found)
 
 
-def _rounds(wanted: Quantity, gap: Fraction) -> bool:
-    """Return whether the reference is a decimal of six digits or more, to which the value rounds."""
-    if not wanted.decimals:
-        return False
-    shown = abs(wanted.value.numerator * 10**wanted.decimals // wanted.value.denominator)
-    return len(str(shown)) >= REFERENCE_DIGITS and gap <= Fraction(1, 2 * 10**wanted.decimals)
+def _digits(quantity: Quantity) -> int:
+    """Return how many significant digits a decimal is written with; 0 for an integer or anything else."""
+    if not quantity.decimals:
+        return 0
+    scaled = abs(quantity.value.numerator * 10**quantity.decimals // quantity.value.denominator)
+    return 0 if scaled % 10**quantity.decimals == 0 else len(str(scaled).rstrip("0"))
+
+
+def _half_place(quantity: Quantity) -> Fraction:
+    return Fraction(1, 2 * 10 ** (quantity.decimals or 0))

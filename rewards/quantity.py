@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from rewards.math_text import clean, without_thousands
 from rewards.number_words import SCALES, number_of_words
-from rewards.text import VAGUE
+from rewards.text import VAGUE, is_changed
 from rewards.units import Unit, read_unit
 
 MAX_CHARS = 400
@@ -202,7 +202,7 @@ def _written(text: str) -> tuple[Quantity, str] | None:
 
 def _describes(rest: str) -> bool:
     """Return whether what follows a quantity only describes it: plain words that change nothing."""
-    if VAGUE.search(rest):
+    if VAGUE.search(rest) or rest.startswith("!") or is_changed("", rest):
         return False
     place = 0
     while place < len(rest):

@@ -32,6 +32,17 @@ SUPERVISOR_GRACE_S = 3.0
 """How much later than its child's time limit a supervisor may answer before it is killed itself."""
 
 
+CUT_OFF = ("timeout", "memory", "crash")
+"""How a call ends that met a limit."""
+
+_own = threading.local()
+
+
+def cut_calls() -> int:
+    """Return how many calls of this thread met a limit: a verifier of several parts asks no more after one has."""
+    return getattr(_own, "cut", 0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How a bounded call ended."""
@@ -85,6 +96,8 @@ class Sandbox:
         outcome = supervisor.ask(function, args, self.time_limit_s)
         with self._lock:
             self.counts[outcome.status] += 1
+        if outcome.status in CUT_OFF:
+            _own.cut = cut_calls() + 1
         self._give_back(supervisor)
         return outcome
 

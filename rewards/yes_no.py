@@ -41,13 +41,20 @@ _UNSPACED = sorted(
 )
 _HEDGES = re.compile(
     r"\b(?:maybe|perhaps|possibly|depends?|depending|partly|partially|sometimes|unsure|unclear|uncertain|both|neither|"
-    r"either|unknown|undecidable|undetermined|might|not sure|hard to say|cannot (?:say|tell|determine)|"
+    r"either|unknown|undecidable|undetermined|might|doubt|unlikely|not sure|hard to say|cannot (?:say|tell|determine)|"
     r"can't (?:say|tell)|do not know|don't know|vielleicht|peut-être|quizás|tal vez|forse|talvez|może|belki)\b"
     r"|может быть|возможно|也许|可能|不确定|不知道|是不是|还是|たぶん|かもしれ|아마",
     re.IGNORECASE,
 )
-_NEGATIONS = {"not", "isn't", "isnt", "never", "n't", "wasn't", "aren't", "nicht", "pas", "не"}
-_ADJECTIVES = {"true", "correct", "false", "incorrect", "wrong", "wahr", "richtig", "falsch", "vrai", "faux", "верно"}
+_NEGATIONS = {
+    "not", "isn't", "isnt", "never", "wasn't", "aren't", "nicht", "kein", "pas", "no", "non", "não", "nie",
+    "niet", "ne", "не", "hardly", "without",
+}  # fmt: skip
+_ADJECTIVES = {
+    "true", "correct", "false", "incorrect", "wrong", "untrue", "wahr", "richtig", "falsch", "vrai", "faux",
+    "exact", "verdadero", "cierto", "correcto", "falso", "vero", "corretto", "verdadeiro", "correto", "certo",
+    "errado", "waar", "juist", "prawda", "doğru", "yanlış", "верно", "правда",
+}  # fmt: skip
 _AFTER_NO = {
     "it",
     "the",
@@ -74,7 +81,7 @@ MAX_CHARS = 1000
 
 def gold_answer(reference: Any) -> str:
     """Return the response that states the reference itself."""
-    return f"\\boxed{{{first(reference)}}}"
+    return ("yes" if _reference(reference) else "no") if references(reference) else ""
 
 
 @reward("yes_no", gold=gold_answer)
@@ -158,8 +165,11 @@ def _said(text: str) -> list[tuple[int, bool]]:
         if token not in _YES and token not in _NO:
             continue
         value = token in _YES
-        if token in _ADJECTIVES and _negated(tokens, index):
-            value = not value
+        if token in _ADJECTIVES:
+            distance = _negation(tokens, index)
+            if distance > 2:
+                continue  # `it is not the case that it is true`: too far to tell what is denied
+            value = value != bool(distance)
         found.append((index, value))
     return found
 
@@ -173,6 +183,13 @@ def _stands_alone(tokens: list[str], index: int) -> bool:
     return not before[0].isalnum() and following in _AFTER_NO
 
 
-def _negated(tokens: list[str], index: int) -> bool:
-    before = tokens[max(0, index - 2) : index]
-    return any(token in _NEGATIONS or token.endswith("n't") for token in before)
+def _negation(tokens: list[str], index: int) -> int:
+    """Return how many words before a word of its clause is denied; 0 if it is not."""
+    if tokens[index + 1 : index + 2] == ["değil"]:
+        return 1
+    for distance, token in enumerate(reversed(tokens[max(0, index - 8) : index]), start=1):
+        if not token[0].isalnum():
+            return 0
+        if token in _NEGATIONS or token.endswith("n't"):
+            return distance
+    return 0
