@@ -42,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check(options)
         rows = read_cases(options.cases, _columns(options))
         columns = _group_columns(rows, options.by)
+        if options.policy is not None:
+            from recipes.audit_policy import with_reference_probs
+
+            rows = with_reference_probs(rows, options.policy, answer_open=options.answer_open, quiet=options.quiet)
         results, second, timeouts = _score(rows, options)
         report = build_report(results, timeouts, second, columns)
         if options.json is not None:
@@ -211,7 +215,7 @@ def load_reward(spec: RewardSpec, rows: Sequence[dict[str, Any]]) -> RewardSet:
     if rewards.deferred and columns.isdisjoint(POLICY_FIELDS):
         raise RewardError(
             f"reward {spec.name!r} asks for what only the policy can give: give the cases the column that it names "
-            f"({' or '.join(POLICY_FIELDS)}), or watch it in a run."
+            f"({' or '.join(POLICY_FIELDS)}), or name a checkpoint with --policy."
         )
     return rewards
 
@@ -338,6 +342,7 @@ columns of a case:
   convention  why the label depends on a convention; such cases are also left out of accuracy_without_convention
   source      dataset of the case, for the figures by source
   verifier    route of the case, for the figures by route, where the reward does not record one itself
+  question    (or prompt, or messages) what was asked, for --policy
   any other   an argument of the reward, or a ready score
 
 exit status: 0 done, 1 a threshold is missed or cannot be measured, 2 a bad call"""
@@ -372,6 +377,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rewards-file", type=Path, metavar="FILE", help="reward file in which --reward is a label")
     parser.add_argument("--score-column", metavar="NAME", help="audit the ready scores in this column (a.b: inside a)")
     parser.add_argument("--cases", required=True, type=Path, metavar="FILE", help="JSONL file of cases, see below")
+    parser.add_argument(
+        "--policy", metavar="MODEL", help="checkpoint that gives the probabilities which `probability` asks for"
+    )
+    parser.add_argument("--answer-open", default="", metavar="TEXT", help="text that opens an answer, for --policy")
     parser.add_argument("--args", default="{}", metavar="JSON", help="constants for the reward, as a JSON object")
     parser.add_argument(
         "--accept-at", type=_number, default=ACCEPT, metavar="SCORE", help="lowest score accepted (default 0.5)"

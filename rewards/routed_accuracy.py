@@ -30,9 +30,14 @@ from rewards.registry import RewardError, reward
 ROUTES = ("auto", "rule", "probability")
 MAX_RULE_CHARS = 200
 _TRUTH = {"yes", "no", "true", "false"}
-_COMMAND = re.compile(r"\\(?:text|mathrm|mathbf|operatorname)\s*\{|\\[A-Za-z]+")
+_WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|operatorname)\*?\s*\{([^{}]*)\}")
+_COMMAND = re.compile(r"\\(?:begin|end)\s*\{[A-Za-z]+\*?\}|\\[A-Za-z]+")
 _WORD = re.compile(r"[^\W\d_]{2,}")
-_FUNCTIONS = {"sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "exp", "sqrt", "pi", "arcsin", "arccos", "arctan"}
+_MATHS = {
+    "sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "arcsin", "arccos", "arctan", "arsinh", "arcosh",
+    "artanh", "log", "ln", "exp", "sqrt", "pi", "inf", "infinity", "and", "or", "mod",
+}  # fmt: skip
+"""Words that belong to a formula, or join two."""
 _FORMULA = re.compile(r"[=<>^{}\\]|\d")
 _WIDE = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\u3040-\u30ff]")
 
@@ -130,13 +135,13 @@ def _by_reading(reference: Any, max_words: int) -> str | None:
         return "yes_no"
     if len(text) > MAX_RULE_CHARS:
         return None
-    bare = _COMMAND.sub(" ", text)
-    words = [word for word in _WORD.findall(bare) if word.casefold() not in _FUNCTIONS]
+    bare = _COMMAND.sub(" ", _WRAPPED.sub(r" \1 ", text))
+    words = [word for word in _WORD.findall(bare) if word.casefold() not in _MATHS]
     if _has_unit(text):
         return "number"
     if not words and not _WIDE.search(bare):
         return "math"
-    if _FORMULA.search(text) or len(_WIDE.findall(bare)) > 2 * max_words or len(words) > max_words:
+    if _FORMULA.search(bare) or len(_WIDE.findall(bare)) > 2 * max_words or len(words) > max_words:
         return None
     return "normalised"
 
