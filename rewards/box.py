@@ -40,9 +40,8 @@ def gold_answer(
 ) -> str:
     """Return the response that states the reference itself."""
     boxes = shapes_of(parse_json(reference) if isinstance(reference, str) else reference, 4) or []
-    if answer_scale is not None:
-        x, y = answer_scale / image_width, answer_scale / image_height
-        boxes = [(box[0] * x, box[1] * y, box[2] * x, box[3] * y) for box in boxes]
+    x, y = pixel_factors(answer_scale, image_width, image_height)
+    boxes = [(item[0] / x, item[1] / y, item[2] / x, item[3] / y) for item in boxes]
     return json.dumps(boxes[0] if len(boxes) == 1 else boxes)
 
 

@@ -78,16 +78,16 @@ def verify(answer: str, reference: str) -> bool:
     final = final_answer(answer)
     if final.kind == "none":
         return False
-    undecided = []
+    undecided: dict[str, str] = {}
     for reading in final.readings:
         decided = quick(reading, reference)
         if decided:
             return True
         if decided is None:
-            undecided.append(reading)
+            undecided.setdefault(clean(reading), reading)
     if not undecided:
         return False
-    outcome = shared().call("rewards.math_compare:any_equivalent", undecided, reference)
+    outcome = shared().call("rewards.math_compare:any_equivalent", list(undecided.values()), reference)
     return outcome.status == "ok" and bool(outcome.value)
 
 

@@ -22,6 +22,7 @@ import sympy as sp
 from rewards.math_expression import expression
 from rewards.math_text import (
     ANSWER_DIGITS,
+    FUNCTION_WORDS,
     MAX_CHARS,
     REFERENCE_DIGITS,
     clean,
@@ -330,11 +331,16 @@ def value_of(tokens: Sequence[str]) -> Any:
     try:
         return expression(tokens)
     except Unreadable:
-        if not any(mark in "".join(tokens) for mark in FALLBACK):
+        if not any(mark in "".join(tokens) for mark in FALLBACK) or any(map(_is_word, tokens)):
             raise
     value = _latex2sympy(_spell(_braced(tokens)))
     # A matrix times a matrix, an integral, a sum: worked out here, under the worker's limits.
     return value.doit() if hasattr(value, "doit") else value
+
+
+def _is_word(token: str) -> bool:
+    """Return whether a token is a word of a sentence, which no parser of formulas should be asked to read."""
+    return len(token) > 3 and token.isalpha() and token not in FUNCTION_WORDS
 
 
 def _braced(tokens: Sequence[str]) -> list[str]:

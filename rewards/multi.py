@@ -227,7 +227,7 @@ def _marks(text: str, labels: Labels) -> list[tuple[str, int, int]]:
     names = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
     short = all(len(label) <= 4 for label in labels)
     after = r"\)\*{0,3}[\s:.]{0,4}|\*{0,3}[ \t]{0,4}[:=][ \t]{0,4}" + (r"|\.[ \t]" if short else "")
-    bare = r"(?:(?<=^)|(?<=[\n;,{ ]))" if short else r"(?<![\w])"
+    bare = r"(?:(?<=^)|(?<=[\n;, ]))" if short else r"(?<![\w])"
     pattern = re.compile(
         rf"{bare}[*#_ \t]{{0,6}}(?:(?:part|question)[ \t]{{1,4}})?\(?({names})(?:{after})", re.IGNORECASE
     )

@@ -42,7 +42,7 @@ REFERENCES = {
     "anls": ["Paris", ["London", "Paris"]],
     "edit_distance": ["Some text, on\ntwo lines.", ["a", "b"]],
     "items": ["red, blue", ["red", "blue, or not"], [1, 2.5], "a; b; c", '["x", "y"]'],
-    "multi": ["3; 4", ["\\frac12", "(1, 2)"], {"area": 5, "side": "x^2"}, "(a) 3 (b) 4"],
+    "multi": ["3; 4", ["(2)", "(1)"], ["\\frac12", "(1, 2)"], {"area": 5, "side": "x^2"}, "(a) 3 (b) 4"],
     "key_values": [{"a": 1, "b": {"c": [1, "x"]}}, '{"a": "one"}', [1, 2]],
     "table": [[{"a": 1, "b": "x"}], {"columns": ["a"], "rows": [[1]]}, "| a | b |\n|---|---|\n| 1 | 2 |", "a,b\n1,2"],
     "box": [[0, 0, 5, 5], [[0, 0, 5, 5], [6, 6, 9, 9]], "[1, 2, 3, 4]"],
