@@ -165,3 +165,93 @@ print("CHECKPOINTS", sorted(p.name for p in (run / "checkpoints").iterdir()))
     assert "Traceback" not in output
     kept = output.split("CHECKPOINTS")[1]
     assert ".step" not in kept, kept
+
+
+def test_one_reward_file_scores_alike_in_the_trainer_in_trl_and_in_verl(tmp_path: Path, model: Path) -> None:
+    from rewards.adapters.trl import trl_reward_funcs
+    from rewards.adapters.verl import compute_score_batched
+
+    (tmp_path / "mine.py").write_text(
+        "def vowels(*, response: str, hint: str) -> float:\n    return sum(c in hint for c in response) / 10\n"
+    )
+    (tmp_path / "rewards.yaml").write_text(
+        "rewards: [math, {name: format, weight: 0.2}, repetition, {name: mine.py:vowels, weight: 0.7},"
+        " {name: length, weight: 0.3, args: {correct: math}}]\n"
+    )
+    rows = [{"prompt": f"What is {i} + {i + 3}?", "answer": str(2 * i + 3), "hint": "aeiou"} for i in range(10)]
+    config = grpo_config(
+        tmp_path,
+        model,
+        rewards="rewards.yaml",
+        task__columns=["hint"],
+        trainer__steps=2,
+        trainer__filter=None,
+    )
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    status, output = finish(str(config))
+    assert status == 0, output
+    rollouts = records(tmp_path / "run/rollouts.jsonl")
+    assert len({r["total"] for r in rollouts}) > 5
+    trl_total = trl_reward_funcs(tmp_path / "rewards.yaml", reference="answer", num_generations=4)[0]
+    totals = trl_total(
+        prompts=[r["prompt"] for r in rollouts],
+        completions=[r["response"] for r in rollouts],
+        completion_ids=[[0] * r["response_tokens"] for r in rollouts],
+        answer=[r["reference"] for r in rollouts],
+        hint=["aeiou"] * len(rollouts),
+        mode=[r["mode"] for r in rollouts],
+    )
+    assert totals == [r["total"] for r in rollouts]
+    found = compute_score_batched(
+        ["sums"] * len(rollouts),
+        [r["response"] for r in rollouts],
+        [r["reference"] for r in rollouts],
+        [
+            {
+                "hint": "aeiou",
+                "mode": r["mode"],
+                "uid": f"{r['step']}-{r['row']}",
+                "response_ids": [0] * r["response_tokens"],
+            }
+            for r in rollouts
+        ],
+        rewards=str(tmp_path / "rewards.yaml"),
+    )
+    assert [item["score"] for item in found] == totals
+    for item, rollout in zip(found, rollouts, strict=True):
+        assert {name: item[name] for name in rollout["rewards"]} == rollout["rewards"]
+
+
+def test_routed_rewards_are_recorded_and_evaluated(tmp_path: Path, model: Path) -> None:
+    """The probability route in training and in the evaluation, beside the verifier's."""
+    rows = [
+        {
+            "prompt": f"What is {i} + {i + 3}?",
+            "answer": str(2 * i + 3) if i % 2 else f"the sum of {i} and {i + 3}, added",
+        }
+        for i in range(10)
+    ]
+    config = grpo_config(
+        tmp_path,
+        model,
+        rewards=["routed_accuracy", {"name": f"{ROOT}/tests/recipes/letters.py:letters", "weight": 0.1}],
+        trainer__steps=2,
+        trainer__filter=None,
+        learner__updates_per_step=1,
+        evaluation={"metric": "letters"},
+    )
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    status, output = finish(str(config))
+    assert status == 0, output
+    run = tmp_path / "run"
+    for name in ("rollouts.jsonl", "evaluation_samples.jsonl"):
+        routes = {r["reward_info"]["routed_accuracy/route"] for r in records(run / name)}
+        assert routes <= {"probability", "rule:math"}
+        assert "probability" in routes
+    assert json.loads((run / "baselines.json").read_text())
+    short = [r for r in records(run / "rollouts.jsonl") if r["mode"] == "short"]
+    by_row: dict[tuple[int, int], set[float]] = {}
+    for r in short:
+        if r["reward_info"]["routed_accuracy/route"] == "probability" and r["answer"].strip():
+            by_row.setdefault((r["step"], r["row"]), set()).add(r["rewards"]["routed_accuracy"])
+    assert all(max(values) - min(values) < 1e-2 for values in by_row.values()), "short mode: one prefix, one value"
