@@ -14,6 +14,9 @@ from typing import Any
 from rollouts.modes import Mode
 from rollouts.prompts import split_response
 
+REPLACEMENT = "\ufffd"
+"""What bytes that are no whole character decode to."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReferenceSpan:
@@ -94,12 +97,22 @@ def _answer_start(tokenizer: Any, ids: list[int], mode: Mode, answer_open: str) 
 
 
 def _leading_space(tokenizer: Any, ids: list[int], start: int) -> tuple[int, str]:
-    """Tokens up to the one that holds the answer's first letter, and the white space inside that one."""
-    end = _first(range(start, len(ids) + 1), lambda end: bool(_after(tokenizer, ids, start, end).strip()))
+    """Tokens up to the one that holds the answer's first letter, and the white space inside that one.
+
+    A letter may take several tokens, and so may a white space: the first ones alone decode to a replacement character.
+    """
+
+    def text(end: int) -> str:
+        return _after(tokenizer, ids, start, end)
+
+    end = _first(range(start, len(ids) + 1), lambda end: bool(text(end).rstrip(REPLACEMENT).strip()))
     if end is None:
         return len(ids), ""
-    own = _after(tokenizer, ids, end - 1, end)
-    return end - 1, own[: len(own) - len(own.lstrip())]
+    begin = end - 1
+    while begin > start and text(begin).endswith(REPLACEMENT):
+        begin -= 1
+    own = _after(tokenizer, ids, begin, end)
+    return begin, own[: len(own) - len(own.lstrip())]
 
 
 def _after(tokenizer: Any, ids: Sequence[int], start: int, end: int) -> str:

@@ -1,7 +1,7 @@
 """Where a reference stands in a response: text, token by token, and the cases that have no such place."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rollouts.modes import LongMode, ShortMode
@@ -47,6 +47,8 @@ def spliced(response: str, found) -> str:
         ("so</think>\n\n7", "éàü ñ", "so</think>\n\néàü ñ"),
         ("so</think>\n\nThe answer is a lo", "b", "so</think>\n\nb"),  # cut off inside the answer
         ("</think>\n\n7", "8", "</think>\n\n8"),
+        ("</think>\xa07", "8", "</think>\xa08"),  # white space of two tokens
+        ("</think>\xa0日", "月", "</think>\xa0月"),
         ("so</think>\n\n7", "  8 \n", "so</think>\n\n8"),
     ],
 )
@@ -109,6 +111,7 @@ def test_after_the_prompt_alone():
 
 
 @settings(max_examples=300, deadline=None)
+@example(thinking="", space="", answer="\xa00\x80𐀀", reference="0")
 @given(
     thinking=st.text(max_size=20),
     space=st.sampled_from(["", " ", "\n", "\n\n", " \n "]),

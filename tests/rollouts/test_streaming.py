@@ -1,5 +1,6 @@
 """Results that arrive while others are generated: both ends of the connection, without vLLM."""
 
+import contextlib
 import threading
 from multiprocessing import Pipe
 from types import SimpleNamespace
@@ -96,8 +97,9 @@ class ScriptedProcess(WorkerProcess):
 
     def _play(self):
         self.asked.append(self._theirs.recv())
-        for message in self._script:
-            self._theirs.send(message)
+        with contextlib.suppress(BrokenPipeError):  # the engine has had enough of this worker
+            for message in self._script:
+                self._theirs.send(message)
         if not self._script or self._script[-1][0] == "part":
             self._theirs.close()
 
