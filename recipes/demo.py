@@ -21,9 +21,9 @@ from recipes.cli import run_recipe
 from recipes.console import say
 
 MODES = ("short", "long", "hybrid")
-SMALL_WARMUP = ["--steps", "24", "--task.size", "1000"]
-SMALL_TRAINING = ["--trainer.steps", "4", "--trainer.prompts_per_step", "4", "--task.size", "1000"]
-SMALL_EVALUATION = ["--task.eval_size", "48"]
+SMALL_WARMUP = ["--steps", "20", "--task.size", "1000"]
+SMALL_TRAINING = ["--trainer.steps", "3", "--trainer.prompts_per_step", "4", "--task.size", "1000"]
+SMALL_EVALUATION = ["--task.eval_size", "40"]
 
 
 class DemoConfig(BaseModel):
