@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from base_model.vlm import MiniCPMV, MiniCPMVConfig
+from base_model.vlm import MiniCPMV, MiniCPMVConfig, MiniCPMVProcessor
 from base_model.vlm.presets import SIZES, parts, preset_config
-from tests.base_model.vlm.small import logits, tiny
+from tests.base_model.vlm.small import logits, picture, shared, tiny
 
 OFFICIAL_BYTES = 17_391_790_560
 """``total_size`` in the official ``model.safetensors.index.json``, bf16."""
@@ -202,14 +202,8 @@ def test_a_checkpoint_written_by_other_hands_loads(tmp_path: Path) -> None:
     assert type(loaded) is MiniCPMV
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
-    inputs = processor("(<image>./</image>) 12", images=[_picture()])
+    inputs = processor("(<image>./</image>) 12", images=[picture(200, 100)])
     assert torch.equal(logits(loaded.eval(), inputs), logits(model, inputs))
-
-
-def _picture() -> object:
-    from tests.base_model.vlm.small import picture
-
-    return picture(200, 100)
 
 
 def test_sizes_of_the_presets() -> None:
@@ -227,3 +221,49 @@ def test_sizes_of_the_presets() -> None:
 def test_an_unknown_size_is_refused() -> None:
     with pytest.raises(ValueError, match="no model size 'huge'; choose one of tiny"):
         preset_config("huge")
+
+
+def test_the_official_processor_files_load(tmp_path: Path) -> None:
+    """They name remote code that is neither there nor wanted, and a tokenizer class that transformers lacks."""
+    from transformers import AutoProcessor
+
+    _, ours = shared()
+    ours.tokenizer.save_pretrained(tmp_path)
+    tokenizer = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    tokenizer |= {
+        "tokenizer_class": "MiniCPMVTokenizerFast",
+        "auto_map": {"AutoTokenizer": ["tokenization_minicpmv_fast.MiniCPMVTokenizerFast", None]},
+    }
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    (tmp_path / "config.json").write_text(json.dumps(OFFICIAL_CONFIG))
+    images = {
+        "image_processor_type": "MiniCPMVImageProcessor",
+        "processor_class": "MiniCPMVProcessor",
+        "auto_map": {
+            "AutoProcessor": "processing_minicpmv.MiniCPMVProcessor",
+            "AutoImageProcessor": "image_processing_minicpmv.MiniCPMVImageProcessor",
+        },
+        "max_slice_nums": 9,
+        "scale_resolution": 448,
+        "patch_size": 14,
+        "use_image_id": True,
+        "image_feature_size": 64,
+        "im_start": "<image>",
+        "im_end": "</image>",
+        "slice_start": "<slice>",
+        "slice_end": "</slice>",
+        "unk": "<unk>",
+        "im_id_start": "<image_id>",
+        "im_id_end": "</image_id>",
+        "slice_mode": True,
+        "norm_mean": [0.5, 0.5, 0.5],
+        "norm_std": [0.5, 0.5, 0.5],
+        "version": 2.6,
+    }
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(images))
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    assert type(processor) is MiniCPMVProcessor
+    inputs = processor("(<image>./</image>) 12", images=[picture(640, 480)])
+    assert [len(views) for views in inputs["pixel_values"]] == [3]
+    unk = processor.tokenizer.convert_tokens_to_ids("<unk>")
+    assert (inputs["input_ids"] == unk).sum() == 192
