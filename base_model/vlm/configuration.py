@@ -89,6 +89,9 @@ class MiniCPMVConfig(PreTrainedConfig):
     def _read_text(self, kwargs: dict[str, Any]) -> tuple[PreTrainedConfig, dict[str, Any]]:
         """The language model's configuration, and the keywords that are not its own."""
         if isinstance(self.text_config, PreTrainedConfig):
+            clash = sorted(_text_fields(type(self.text_config)) & set(kwargs))
+            if clash:
+                raise ValueError(f"{', '.join(clash)} came beside a text_config, which has its own; set it there")
             return self.text_config, kwargs
         given = dict(self.text_config or {})
         kind = given.pop("model_type", self.text_model_type)
@@ -97,11 +100,9 @@ class MiniCPMVConfig(PreTrainedConfig):
                 f"text_model_type is {kind!r}, which this version of transformers does not know; "
                 "name the model_type of a causal language model, such as qwen3 or llama"
             )
-        kind_class = CONFIG_MAPPING[kind]
-        own = ({item.name for item in fields(kind_class)} - _COMMON) | set(kind_class.attribute_map)
-        own |= _LEGACY_TEXT_FIELDS
+        own = _text_fields(CONFIG_MAPPING[kind])
         given |= {name: value for name, value in kwargs.items() if name in own}
-        return kind_class(**given), {name: value for name, value in kwargs.items() if name not in own}
+        return CONFIG_MAPPING[kind](**given), {name: value for name, value in kwargs.items() if name not in own}
 
     def __getattr__(self, name: str) -> Any:
         """A field of the language model, asked of the outer object; only reached where the object has none itself."""
@@ -125,6 +126,11 @@ class MiniCPMVConfig(PreTrainedConfig):
 
 
 _OURS = {item.name for item in fields(MiniCPMVConfig)}
+
+
+def _text_fields(kind: type[PreTrainedConfig]) -> set[str]:
+    """Names that belong to a language model's configuration and not to every configuration."""
+    return ({item.name for item in fields(kind)} - _COMMON) | set(kind.attribute_map) | _LEGACY_TEXT_FIELDS
 
 
 def _read_vision(given: Any) -> SiglipVisionConfig:

@@ -148,7 +148,7 @@ class MiniCPMVImageProcessor(BaseImageProcessor):
         return grid.permute(0, 2, 1, 3, 4).reshape(3, side, -1), (rows, columns)
 
     def preprocess(
-        self, images: Any, max_slice_nums: int | None = None, return_tensors: Any = None, **_: Any
+        self, images: Any, max_slice_nums: int | None = None, do_pad: bool = True, return_tensors: Any = None
     ) -> BatchFeature:
         """Views and patches of the images of each sample.
 
@@ -156,7 +156,7 @@ class MiniCPMVImageProcessor(BaseImageProcessor):
             images: one image, a list of images (one sample), or a list of such lists; see ``images.to_rgb`` for what
                 counts as an image.
             max_slice_nums: most cells; None = the processor's own. 1 for frames of a video.
-            return_tensors: accepted for the sake of callers; results are lists of torch tensors, as sizes differ.
+            do_pad, return_tensors: accepted as engines pass them; results are lists of torch tensors, as sizes differ.
 
         Returns:
             Per sample: ``pixel_values`` (a list of views [3, P, N * P]), ``image_sizes`` (per image, (width, height)

@@ -115,11 +115,16 @@ def preset_config(size: str, **changes: Any) -> MiniCPMVConfig:
     Raises:
         ValueError: there is no such preset.
     """
+    preset, text = _preset(size)
+    return MiniCPMVConfig(text_model_type=text.pop("model_type"), **(preset | text | changes))
+
+
+def _preset(size: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The preset's own fields, and its language model's."""
     if size not in _PRESETS:
         raise ValueError(f"there is no model size {size!r}; choose one of {', '.join(SIZES)}")
     preset = dict(_PRESETS[size])
-    text = dict(preset.pop("text"))
-    return MiniCPMVConfig(text_model_type=text.pop("model_type"), **(preset | text | changes))
+    return preset, dict(preset.pop("text"))
 
 
 def image_processor_for(config: MiniCPMVConfig) -> MiniCPMVImageProcessor:
@@ -142,26 +147,31 @@ def build(
     Args:
         size: one of ``SIZES``.
         tokenizer: gets the special tokens it lacks; the vocabulary is sized by it.
-        llm: trained causal language model to start from, in place of the preset's; its weights are taken over.
+        llm: trained causal language model to start from, in place of the preset's; its weights are copied, and its
+            vocabulary grows with the tokenizer's.
         seed: of all other weights; torch's own generator is left as it was.
         **changes: fields that differ from the preset's.
     """
     add_vision_tokens(tokenizer)
-    vocabulary = len(tokenizer)
-    tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    if llm is not None:
-        if llm.get_input_embeddings().num_embeddings < vocabulary:
-            llm.resize_token_embeddings(vocabulary)
-        preset = {name: value for name, value in _PRESETS[size].items() if name != "text"}
-        config = MiniCPMVConfig(text_config=llm.config, **(preset | changes))
-    else:
-        config = preset_config(size, **({"vocab_size": vocabulary} | tokens | changes))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        config = _config_with(size, tokenizer, changes) if llm is None else _config_of(llm, size, tokenizer, changes)
         model = MiniCPMV(config)
     if llm is not None:
         model.llm.load_state_dict(llm.state_dict())
     return model, MiniCPMVProcessor(image_processor_for(config), tokenizer)
+
+
+def _config_with(size: str, tokenizer: Any, changes: Mapping[str, Any]) -> MiniCPMVConfig:
+    tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    return preset_config(size, **({"vocab_size": len(tokenizer)} | tokens | dict(changes)))
+
+
+def _config_of(llm: PreTrainedModel, size: str, tokenizer: Any, changes: Mapping[str, Any]) -> MiniCPMVConfig:
+    """Everything but the language model from the preset; the vocabulary grows by the tokens that it lacks."""
+    if llm.get_input_embeddings().num_embeddings < len(tokenizer):
+        llm.resize_token_embeddings(len(tokenizer))
+    return MiniCPMVConfig(text_config=llm.config, **(_preset(size)[0] | dict(changes)))
 
 
 def parts(model: nn.Module) -> dict[str, Part]:

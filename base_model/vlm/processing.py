@@ -117,7 +117,7 @@ class MiniCPMVProcessor(ProcessorMixin):
         several = bool(conversation) and not isinstance(conversation[0], Mapping)
         conversations = conversation if several else [conversation]
         own = {name: kwargs.pop(name) for name in ("max_slice_nums", "use_image_id", "padding_side") if name in kwargs}
-        for name in ("return_dict", "return_tensors", "padding", "processor_kwargs"):
+        for name in ("return_dict", "return_tensors", "padding"):
             kwargs.pop(name, None)
         kwargs.setdefault("chat_template", self.chat_template)
         texts = [
@@ -246,8 +246,7 @@ def _per_text(media: Any, texts: Sequence[str], text: Any, name: str) -> list[Se
     if media is None:
         return [()] * len(texts)
     if isinstance(text, str):
-        nested = len(media) == 1 and name == "images" and isinstance(media[0], list | tuple)
-        return list(media) if nested else [media]
+        return [media]
     if len(media) != len(texts) or not all(isinstance(each, list | tuple) for each in media):
         raise ValueError(f"got {len(texts)} texts and {name} that are not a list for each of them; nest them per text")
     return list(media)

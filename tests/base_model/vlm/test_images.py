@@ -1,5 +1,6 @@
 """Pictures of every kind become upright RGB, views and patches."""
 
+import random
 from io import BytesIO
 from pathlib import Path
 
@@ -79,6 +80,28 @@ def test_a_truncated_file_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
 def test_what_is_no_image_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match=f"^{len(data)} bytes: "):
         load_image(data)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's remarks about damaged tags
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"])
+def test_damaged_files_are_read_or_refused_in_one_sentence(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000_000)  # a damaged header may ask for any size
+    whole = _file(picture(40, 30), kind)
+    rng = random.Random(kind)
+    for _ in range(100):
+        data = bytearray(whole[: rng.randrange(len(whole) + 1)] if rng.random() < 0.4 else whole)
+        for _ in range(rng.randrange(6)):
+            if data:
+                data[rng.randrange(len(data))] = rng.randrange(256)
+        outcome = _outcome(bytes(data))
+        assert outcome == "RGB" or outcome.startswith(f"{len(data)} bytes: "), outcome
+
+
+def _outcome(data: bytes) -> str:
+    try:
+        return load_image(data).mode
+    except ValueError as error:
+        return str(error)
 
 
 def test_arrays_and_tensors_are_images_too() -> None:
