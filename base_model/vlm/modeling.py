@@ -156,7 +156,7 @@ class MiniCPMV(PreTrainedModel, GenerationMixin):
     ) -> Any:
         """The language model's ``generate`` after the media were read once; returns prompt and continuation."""
         kwargs.pop("image_sizes", None)
-        kwargs.setdefault("generation_config", self.generation_config)
+        self.llm.generation_config = self.generation_config  # the one that was loaded, and that users change
         embeddings = self.embed(input_ids, pixel_values, tgt_sizes, image_bound, temporal_ids)
         return self.llm.generate(input_ids=input_ids, inputs_embeds=embeddings, **kwargs)
 

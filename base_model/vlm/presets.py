@@ -98,6 +98,10 @@ SIZES = tuple(_PRESETS)
 """Names of the presets, smallest first."""
 
 
+PREFIXES = MappingProxyType({"vision tower": "vpm.", "resampler": "resampler.", "language model": "llm."})
+"""Parts of a model, and how the names of their parameters begin."""
+
+
 class Part(NamedTuple):
     """Size of one part of a model."""
 
@@ -179,9 +183,8 @@ def parts(model: nn.Module) -> dict[str, Part]:
 
     Tied weights count once. Works on the meta device, so the largest preset can be measured anywhere.
     """
-    prefixes = {"vision tower": "vpm.", "resampler": "resampler.", "language model": "llm."}
     sizes = {}
-    for part, prefix in prefixes.items():
+    for part, prefix in PREFIXES.items():
         weights = [weight for name, weight in model.named_parameters() if name.startswith(prefix)]
         count = sum(weight.numel() for weight in weights)
         sizes[part] = Part(count, sum(weight.numel() * weight.element_size() for weight in weights))

@@ -9,7 +9,7 @@ Keys carry the position of their patch (2D) and, in a video, the time of their f
 queries. (The report's figure adds positions to the queries; the released weights do not, and theirs is what counts.)
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
 
@@ -27,8 +27,14 @@ NO_TIME = -1
 TICKS_PER_SECOND = 10
 """A temporal id counts tenths of a second."""
 
+MAX_PATCHES = 2**17
+"""Patches whose keys and values are held at a time (128 frames of 448 x 448): a long video would not fit at once."""
+
 HEAD_WIDTH = 128
 """Width of an attention head in the official layout: heads = D // 128."""
+
+Span = tuple[int, int]
+"""First index and end."""
 
 
 class Resampler(nn.Module):
@@ -70,6 +76,13 @@ class Resampler(nn.Module):
         if packages is None:
             packages = [[NO_TIME]] * len(features)
         _check_packages(packages, len(features))
+        tokens = [
+            self._tokens(features[slice(*views)], grids[slice(*views)], packages[first:last])
+            for (first, last), views in _runs(packages, [rows * columns for rows, columns in grids])
+        ]
+        return torch.cat(tokens)
+
+    def _tokens(self, features: Sequence[Tensor], grids: Sequence[Grid], packages: Sequence[Sequence[int]]) -> Tensor:
         value_ND = self.ln_kv(self.kv_proj(torch.cat(list(features))))
         key_ND = value_ND + self._positions(grids, packages, value_ND)
         ends = [0, *accumulate(rows * columns for rows, columns in grids)]
@@ -87,7 +100,7 @@ class Resampler(nn.Module):
         ]
         return torch.cat(tables).to(like.dtype)
 
-    def _attend(self, key_ND: Tensor, value_ND: Tensor, spans: Sequence[tuple[int, int]]) -> Tensor:
+    def _attend(self, key_ND: Tensor, value_ND: Tensor, spans: Sequence[Span]) -> Tensor:
         """[G, Q, D]; packages of equally many patches are computed together, so nothing is padded or masked."""
         query_QD, key_ND, value_ND = self._project(self.ln_q(self.query), key_ND, value_ND)
         tokens: dict[int, Tensor] = {}
@@ -115,6 +128,18 @@ class Resampler(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 init.trunc_normal_(module.weight, std=0.02)
+
+
+def _runs(packages: Sequence[Sequence[int]], patches: Sequence[int]) -> Iterator[tuple[Span, Span]]:
+    """Packages (first, end) that are computed at a time, and their views (first, end)."""
+    first = view = start = held = 0
+    for number, package in enumerate(packages):
+        size = sum(patches[view : view + len(package)])
+        if number > first and held + size > MAX_PATCHES:
+            yield (first, number), (start, view)
+            first, start, held = number, view, 0
+        view, held = view + len(package), held + size
+    yield (first, len(packages)), (start, view)
 
 
 def _check_packages(packages: Sequence[Sequence[int]], views: int) -> None:

@@ -132,6 +132,17 @@ def test_generation_continues_each_prompt_as_it_does_alone() -> None:
         assert row[-6:].tolist() == ids[0, -6:].tolist(), name
 
 
+def test_generation_settings_are_saved_and_used(tmp_path: Path) -> None:
+    model, processor = tiny()
+    assert model.generation_config.eos_token_id == processor.tokenizer.eos_token_id
+    model.generation_config.max_new_tokens = 3
+    model.generation_config.eos_token_id = None
+    model.save_pretrained(tmp_path)
+    inputs = _inputs(processor, ["image"])
+    for each in (model, MiniCPMV.from_pretrained(tmp_path)):
+        assert each.generate(**inputs).shape[1] == inputs["input_ids"].shape[1] + 3
+
+
 def test_several_samples_of_one_prompt() -> None:
     model, processor = shared()
     inputs = _inputs(processor, ["image"])

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from base_model.vlm import MiniCPMV
+from base_model.vlm import MiniCPMV, resampler
 from base_model.vlm.resampler import sincos
 from base_model.vlm.vision import batches, table_positions
 from tests.base_model.vlm.reference import features
@@ -60,6 +60,19 @@ def test_a_package_of_one_frame_is_an_image(time: int) -> None:
     views = _views(GRIDS)
     image = _tokens(model, views, GRIDS)
     torch.testing.assert_close(_tokens(model, views, GRIDS, [[time]] * 6), image, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("most", [1, 64, 150, 10**6])
+def test_a_long_video_in_runs_is_the_same(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = shared()
+    views, packages = _views(GRIDS), [[3, 4], [-1], [0, 5], [9]]
+    whole = _tokens(model, views, GRIDS, packages)
+    monkeypatch.setattr(resampler, "MAX_PATCHES", most)
+    runs = list(resampler._runs(packages, [rows * columns for rows, columns in GRIDS]))
+    assert [number for (first, last), _ in runs for number in range(first, last)] == [0, 1, 2, 3]
+    assert [view for _, (first, last) in runs for view in range(first, last)] == [0, 1, 2, 3, 4, 5]
+    assert len(runs) == {1: 4, 64: 3, 150: 2, 10**6: 1}[most]
+    torch.testing.assert_close(_tokens(model, views, GRIDS, packages), whole, atol=1e-5, rtol=1e-5)
 
 
 def test_times_within_a_package_count() -> None:
