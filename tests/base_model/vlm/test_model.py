@@ -71,6 +71,41 @@ def test_features_stand_in_the_blocks_and_nowhere_else() -> None:
     assert torch.equal(found[~block], words[~block])
 
 
+def test_samples_packed_into_one_row_read_the_same_features() -> None:
+    """What sequence packing relies on: media are joined, bounds are moved by the tokens before."""
+    model, processor = shared()
+    samples = [_inputs(processor, [name]) for name in ("mixed", "text", "sliced image")]
+    with torch.no_grad():
+        apart = [
+            model.embed(**{name: sample[name] for name in sample if name != "attention_mask"}) for sample in samples
+        ]
+        offset, bounds, media = 0, [], {"pixel_values": [], "tgt_sizes": [], "temporal_ids": []}
+        for sample in samples:
+            if "pixel_values" in sample:
+                bounds.append(sample["image_bound"][0] + offset)
+                for name, joined in media.items():
+                    joined.extend(sample[name][0])
+            offset += sample["input_ids"].shape[1]
+        media["tgt_sizes"] = torch.stack(media["tgt_sizes"])
+        ids = torch.cat([sample["input_ids"] for sample in samples], 1)
+        packed = model.embed(ids, image_bound=[torch.cat(bounds)], **{name: [each] for name, each in media.items()})
+    torch.testing.assert_close(packed, torch.cat(apart, 1), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_half_precision_stays_near_and_trains(mixed: bool) -> None:
+    """Weights in bf16, and fp32 weights under autocast."""
+    model, processor = tiny()
+    inputs = _inputs(processor, ["mixed"])
+    wanted = logits(model, inputs)
+    model = model if mixed else model.to(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        output = model(**inputs, labels=inputs["input_ids"])
+    output.loss.backward()
+    assert (output.logits.float() - wanted).abs().mean() < 0.05 * wanted.std()
+    assert all(weight.grad.isfinite().all() for weight in model.parameters())
+
+
 def test_what_an_image_shows_changes_the_answer() -> None:
     model, processor = shared()
     first, second = (processor(f"{IMAGE} it is", images=[picture(100, 100, seed)]) for seed in (0, 1))
