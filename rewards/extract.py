@@ -8,7 +8,8 @@
 3. Otherwise the last `answer is ...`, `Answer: ...`, `#### ...`, `A: ...` (and the same in some other languages).
 4. Otherwise the last sentence that holds mathematics: what follows its last `is` or `=`.
 
-A sentence that offers two values for one (`41 or 42`) is read as both.
+A sentence that offers two values for one (`41 or 42`) is read as both. An answer taken back in what follows (`Wait, no,
+13`, `Actually it is 13`) is the new one, and one that another is added to (`Or 13.`) is none.
 """
 
 import re
@@ -69,6 +70,12 @@ _SUBJECT = re.compile(
 )
 _NOT_THAT = re.compile(r",\s{0,3}(?:and\s)?not\s(?:\$[^$\s]{1,40}\$|[^\s$]{1,40})$")
 _HEDGE = re.compile(r"\bor\b|\beither\b|\bmaybe\b|或", re.IGNORECASE)
+_TAKEN_BACK = re.compile(
+    r"(?:^|[.!?\n])\s*(?:but\s+|oh,?\s+)?(?:wait|no(?=\s*[,:.])|actually|hmm+|hold on|correction|sorry|scratch that|"
+    r"on second thoughts?)\b[^\n]{0,200}?\d",
+    re.IGNORECASE,
+)
+_ADDED = re.compile(r"(?:^|[.!?\n])\s*(?:or|或)\b(?!\s+(?:equivalently|in other|simply))[^\n]{0,80}?\d", re.IGNORECASE)
 _AFTER_BOX = re.compile(r"^[\s$.)\]\\]*(?:or|或)\b(?!\s+(?:equivalently|in other|simply))", re.IGNORECASE)
 
 
@@ -126,12 +133,24 @@ def final_answer(text: str) -> Final:
     for match in reversed(phrases[-5:]):
         sentence = _statement(tail[match.end() :])
         if sentence:
+            rest = _after(tail[match.end() :], sentence)
+            if _ADDED.match(rest):
+                return NONE
+            if (taken_back := _TAKEN_BACK.search(rest)) is not None:
+                tail = rest[taken_back.start() :].lstrip(" .!?\n")
+                break
             return Final(kind="phrase", text=sentence, readings=_readings(sentence, whole=True))
     sentences = [item.strip() for item in _SENTENCE_END.split(_join_displays(tail)) if item.strip().strip(" *.")]
     for sentence in reversed(sentences[-4:]):
         if len(sentences) == 1 or re.search(r"[\d$]|\\[(\[a-z]", sentence):
             return Final(kind="sentence", text=sentence, readings=_readings(sentence, whole=len(sentences) == 1))
     return Final(kind="whole", text=tail.strip(), readings=(tail.strip(),)) if tail.strip() else NONE
+
+
+def _after(text: str, statement: str) -> str:
+    """Return what follows a statement in the text that it was taken from."""
+    place = text.find(statement)
+    return text[place + len(statement) :] if place >= 0 else ""
 
 
 def _boxed(text: str) -> Final | None:

@@ -9,8 +9,9 @@ from typing import Any
 
 from rewards.choice import chosen_letters
 from rewards.exact import first, references
-from rewards.extract import final_answer
+from rewards.extract import Final, final_answer
 from rewards.math_text import MAX_CHARS, clean, same_number, squeeze
+from rewards.quantity import Contradiction, Quantity, base, read_quantity
 from rewards.registry import reward
 from rewards.sandbox import cut_calls, shared
 
@@ -76,7 +77,7 @@ def verify(answer: str, reference: str) -> bool:
     if _letter(reference):
         return _letter(reference) == chosen_letters(answer)
     final = final_answer(answer)
-    if final.kind == "none":
+    if final.kind == "none" or _other_unit(final, reference):
         return False
     undecided: dict[str, str] = {}
     for reading in final.readings:
@@ -89,6 +90,26 @@ def verify(answer: str, reference: str) -> bool:
         return False
     outcome = shared().call("rewards.math_compare:any_equivalent", list(undecided.values()), reference)
     return outcome.status == "ok" and bool(outcome.value)
+
+
+def _other_unit(final: Final, reference: str) -> bool:
+    """Return whether the two sides give units that differ, and amounts that do: the numbers must not decide then."""
+    wanted = _quantity(reference)
+    if wanted is None or wanted.unit is None:
+        return False
+    number = re.search(r"\d", final.text)
+    texts = [*final.readings, final.text[number.start() :] if number else ""]
+    given = next((found for found in map(_quantity, texts) if found is not None and found.unit is not None), None)
+    if given is None or given.unit is None or given.unit == wanted.unit:
+        return False
+    return given.unit.dimension != wanted.unit.dimension or base(given) != base(wanted)
+
+
+def _quantity(text: str) -> Quantity | None:
+    try:
+        return read_quantity(text)
+    except Contradiction:
+        return None
 
 
 def quick(answer: str, reference: str) -> bool | None:
