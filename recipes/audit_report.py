@@ -120,7 +120,7 @@ def summarise(results: Sequence[Result], timeouts: int) -> dict[str, Any]:
 
     labelled = [item for item in results if item.row.get("expected") is not None]
     plain = [item for item in labelled if not item.row.get("convention")]
-    right = [item for item in labelled if item.accepted == item.row["expected"]]
+    right = [item for item in labelled if _is_right(item)]
     accepted = [item for item in labelled if item.accepted]
     positive = [item for item in labelled if item.row["expected"]]
     hits = sum(item.row["expected"] for item in accepted)
@@ -133,7 +133,7 @@ def summarise(results: Sequence[Result], timeouts: int) -> dict[str, Any]:
         "accuracy": _share(len(right), len(labelled)),
         "ci_low": low,
         "ci_high": high,
-        "accuracy_without_convention": _share(sum(item.accepted == item.row["expected"] for item in plain), len(plain)),
+        "accuracy_without_convention": _share(sum(map(_is_right, plain)), len(plain)),
         "n_without_convention": len(plain),
         "precision": _share(hits, len(accepted)),
         "recall": _share(hits, len(positive)),
@@ -143,6 +143,11 @@ def summarise(results: Sequence[Result], timeouts: int) -> dict[str, Any]:
         "max_seconds": round(max(item.seconds for item in results), 4),
         "cases_per_second": round(len(results) / seconds, 2) if seconds else None,
     }
+
+
+def _is_right(item: Result) -> bool:
+    """Whether reward and label agree; a reward that failed agrees with nothing."""
+    return not item.error and item.accepted == item.row["expected"]
 
 
 def disagreements(results: Sequence[Result]) -> list[dict[str, Any]]:

@@ -29,11 +29,11 @@ from pydantic import BaseModel, ValidationError
 
 from recipes.config_errors import Layer, boolean_sentence, misplaced_booleans, sentences, unknown_key
 from recipes.config_keys import Key, alternatives, annotation_at, list_keys
-from recipes.yaml_config import dump, merge, parse, read_mapping
+from recipes.yaml_config import SHIPPED, dump, merge, parse, read_mapping
 from rl.files import WriteError
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
-CONFIGS = Path(__file__).parent / "configs"
+CONFIGS = SHIPPED
 """Where the recipes' own YAML files lie."""
 
 REFUSED, INTERRUPTED = 2, 130

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
     from rl.run_directory import RunDirectory
     from rl.trainer import Trainer
     from rollouts.engine import VLLMEngine
+    from rollouts.modes import Mode
 
+MAX_CHECKED = 5000
+"""Rows of each split whose reference must pass its own verifier before anything is loaded (a second or two)."""
 MAY_CHANGE = {
     "resume",
     "overwrite",
@@ -118,6 +122,7 @@ class HybridGrpoConfig(BaseModel):
 def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:
     """Check everything that can be checked without the model, then train, evaluate and report."""
     import rewards
+    from recipes.console import say
     from recipes.models import resolve_model
     from recipes.tasks import load_rows
     from rl.run_directory import RunDirectory
@@ -128,15 +133,21 @@ def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:
     dumped = config.model_dump(mode="json", exclude={"resume", "overwrite"})
     place: dict[str, Any] = {"resume": config.resume, "overwrite": config.overwrite, "may_change": MAY_CHANGE}
     RunDirectory.check(config.run, dumped, **place)
+    if config.resume and _is_finished(config):
+        say(f"the run in {config.run} has made its {config.trainer.steps} steps; raise trainer.steps to go on")
+        return
     check_block_size(config.engine)
     with rewards.build(specs, _columns(config.task), base_dir) as reward_set:
         if config.evaluation:
             check_evaluation(config.evaluation, reward_set.names)
         rows = load_rows(config.task, "train")
         eval_rows = load_rows(config.task, "eval") if config.evaluation else []
-        reward_set.check_gold([_gold(row) for row in rows[:32]])
+        reward_set.check_gold([_gold(row) for row in (*rows[:MAX_CHECKED], *eval_rows[:MAX_CHECKED])])
         model_path = resolve_model(config.model)
-        check_prompts(rows, config.modes, model_path, config.engine.max_model_len)
+        check_context(model_path, config.engine.max_model_len)
+        check_prompts(rows, config.modes.active(), model_path, config.engine.max_model_len)
+        both = [config.modes.short, config.modes.long]
+        check_prompts(eval_rows, both, model_path, config.engine.max_model_len, "evaluation ")
         with RunDirectory.create(config.run, dumped, **place) as run:
             reward_set.save_failures_in(run.path)
             _run(config, run, model_path, reward_set, rows, eval_rows)
@@ -248,7 +259,23 @@ def build_environment(config: HybridGrpoConfig, rows: list[Row], rewards: Reward
     )
 
 
-def check_prompts(rows: list[Row], modes: ModesConfig, model_path: Path, max_model_len: int) -> None:
+def _is_finished(config: HybridGrpoConfig) -> bool:
+    """Whether a run to be resumed has ended, with all of its steps."""
+    summary = config.run / "run.json"
+    return summary.is_file() and json.loads(summary.read_text())["steps"] >= config.trainer.steps
+
+
+def check_context(model_path: Path, max_model_len: int) -> None:
+    """Refuse a context that the model was not made for; vLLM would refuse it after the run has begun."""
+    config = json.loads((model_path / "config.json").read_text())
+    limit = config.get("max_position_embeddings") or (config.get("text_config") or {}).get("max_position_embeddings")
+    if limit and max_model_len > limit:
+        raise ValueError(
+            f"engine.max_model_len is {max_model_len}, but the model {model_path.name} takes {limit} tokens: lower it"
+        )
+
+
+def check_prompts(rows: list[Row], modes: Sequence[Mode], model_path: Path, max_model_len: int, kind: str = "") -> None:
     """Refuse prompts that leave no room for a response; the 64 longest texts are tokenised in every mode."""
     from transformers import AutoTokenizer
 
@@ -257,12 +284,12 @@ def check_prompts(rows: list[Row], modes: ModesConfig, model_path: Path, max_mod
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     longest = sorted(rows, key=lambda row: sum(len(str(m["content"])) for m in row.messages))[-64:]
     for row in longest:
-        for mode in modes.active():
+        for mode in modes:
             tokens = len(render_prompt(tokenizer, row.messages, mode))
             if tokens >= max_model_len:
                 raise ValueError(
-                    f"row {row.index}: its prompt takes {tokens} tokens in {mode.name} mode, which leaves no room in "
-                    f"engine.max_model_len {max_model_len}: raise that, or leave the row out of the data"
+                    f"{kind}row {row.index}: its prompt takes {tokens} tokens in {mode.name} mode, which leaves no "
+                    f"room in engine.max_model_len {max_model_len}: raise that, or leave the row out of the data"
                 )
 
 

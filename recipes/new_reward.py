@@ -71,6 +71,7 @@ def next_steps(written: Sequence[Path]) -> str:
     code, rewards, cases, test = written
     name = code.stem
     audit = f"python -m recipes.audit_reward --rewards-file {rewards} --reward {name} --cases {cases} --min-precision 1"
+    train = f"python -m recipes.hybrid_grpo my_run.yaml --rewards {rewards.resolve()} --evaluation.metric {name}"
     return "\n".join(
         [
             "Written: " + ", ".join(str(path) for path in written),
@@ -78,7 +79,7 @@ def next_steps(written: Sequence[Path]) -> str:
             f"1. Write: change the rule in {code}, and the cases so that they say what it must accept and refuse.",
             f"2. Test:  python -m pytest {test}",
             f"3. Audit: {audit}",
-            f"4. Train: python -m recipes.hybrid_grpo my_run.yaml --rewards {rewards.resolve()}",
+            f"4. Train: {train}",
             "",
             "The same YAML drives TRL and verl: docs/rewards.md.",
         ]
@@ -96,6 +97,8 @@ def _checked_name(path: Path) -> str:
     if name in BUILTIN or name in sys.stdlib_module_names:
         kind = "built-in reward" if name in BUILTIN else "module of Python"
         raise ValueError(f"{name!r} is the name of a {kind}: choose another.")
+    if name in ("rewards", "rollouts", "rl", "base_model", "recipes"):
+        raise ValueError(f"{name!r} is the name of a package of Tandem, which it would hide: choose another.")
     return name
 
 

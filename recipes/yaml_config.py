@@ -81,9 +81,13 @@ def dump(data: Any) -> str:
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
+SHIPPED = Path(__file__).parent / "configs"
+"""The recipes' own YAML files."""
+
+
 def read_mapping(path: Path) -> dict[str, Any]:
     """Reads a YAML file that holds a mapping, and its `base:` file underneath, if it names one (relative to the file
-    itself).
+    itself, or the name of a shipped one).
 
     Raises:
         ValueError: one sentence, if a file cannot be read, is not YAML, is not a mapping, or the bases go round in a
@@ -102,7 +106,21 @@ def _read_layers(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         return values
     if not isinstance(base, str):
         raise ValueError(f"{path}: `base` is {base!r}, and must be the path of another YAML file.")
-    return merge(_read_layers(path.parent / base, (*above, resolved)), values)
+    return merge(_read_layers(_base_path(path, base), (*above, resolved)), values)
+
+
+def _base_path(path: Path, base: str) -> Path:
+    """The file that `base:` names: beside the file that says so, or one that is shipped with the recipes."""
+    beside, shipped = path.parent / base, SHIPPED / base
+    if beside.exists() or not shipped.is_file():
+        if not beside.exists():
+            known = ", ".join(sorted(item.name for item in SHIPPED.glob("*.yaml")))
+            raise ValueError(
+                f"{path}: its `base` {base!r} is not there (looked for {beside}); shipped ones are {known}, by name "
+                "alone."
+            )
+        return beside
+    return shipped
 
 
 def _read_one(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class RewardSpec(BaseModel):
@@ -39,6 +39,13 @@ class RewardSpec(BaseModel):
     standardise: bool | None = None
     """Count (R - mean) / std over the responses to the same prompt instead of R, which is then recorded as
     `<label>_raw`; None takes what the decorator says (off without one)."""
+
+    @field_validator("label")
+    @classmethod
+    def _plain_label(cls, label: str | None) -> str | None:
+        if label is not None and (not label or "/" in label or label == "total"):
+            raise ValueError(f"a label must be a name without '/' and other than 'total', got {label!r}")
+        return label
 
     @model_validator(mode="before")
     @classmethod

@@ -453,3 +453,14 @@ def test_no_disagreements_make_an_empty_sheet(tmp_path):
     assert run(tmp_path, CASES[:2], "--sheet", str(tmp_path / "s.md"))[0] == 0
     assert "No disagreements." in (tmp_path / "s.html").read_text()
     assert "No disagreements." in (tmp_path / "s.md").read_text()
+
+
+def test_a_reward_that_fails_agrees_with_no_label(tmp_path, capsys):
+    (tmp_path / "bad.py").write_text("def raises(*, answer):\n    raise KeyError(answer)\n")
+    cases = tmp_path / "cases.jsonl"
+    cases.write_text('{"response": "a", "reference": "b", "expected": false}\n' * 3)
+    report = tmp_path / "report.json"
+    call = ["--reward", f"{tmp_path}/bad.py:raises", "--cases", str(cases), "--json", str(report), "--quiet"]
+    assert main([*call, "--min-accuracy", "0.5"]) == 1
+    figures = json.loads(report.read_text())
+    assert (figures["crashes"], figures["accuracy"]) == (3, 0.0)

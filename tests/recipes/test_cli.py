@@ -211,7 +211,7 @@ def test_every_error_gets_its_own_line(capsys, tmp_path: Path) -> None:
         ("model: !!python/object/apply:os.system [ls]\n", "line 1"),
         ("base: c.yaml\n", "comes back to itself"),
         ("base: [x]\n", "must be the path of another YAML file"),
-        ("base: other.yaml\n", "other.yaml: there is no such file"),
+        ("base: other.yaml\n", "its `base` 'other.yaml' is not there"),
         ("model: " + "[" * 5000, "nested too deeply"),
     ],
 )
@@ -303,3 +303,14 @@ def test_import_is_light() -> None:
     code = f"import recipes.cli, sys; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_shipped_base_is_found_by_its_name_from_anywhere(tmp_path):
+    from recipes.yaml_config import read_mapping
+
+    (tmp_path / "mine.yaml").write_text("base: hybrid_grpo.yaml\ngroup_size: 3\n")
+    values = read_mapping(tmp_path / "mine.yaml")
+    assert values["group_size"] == 3
+    assert values["trainer"]["prompts_per_step"] > 0
+    (tmp_path / "hybrid_grpo.yaml").write_text("seed: 5\n")  # one beside the file goes first
+    assert read_mapping(tmp_path / "mine.yaml") == {"seed": 5, "group_size": 3}

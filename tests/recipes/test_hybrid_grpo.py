@@ -94,6 +94,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "wrong type": ({}, ["--group_size", "many"], "group_size"),
     "missing data": ({"task__source": {"kind": "files", "train": "nowhere.jsonl"}}, [], "nowhere.jsonl"),
     "missing model": ({"model": {"path": "./nowhere"}}, [], "nowhere"),
+    "long context": ({"engine__max_model_len": 4096}, [], "takes 1024 tokens"),
     "long prompt": ({"engine__max_model_len": 16}, [], "row"),
     "metric": ({"evaluation": {"metric": "acc"}}, [], "evaluation.metric"),
 }
@@ -124,6 +125,20 @@ def test_empty_data_and_missing_references(tmp_path: Path, model: Path) -> None:
     assert "1 rows have no reference" in output
 
 
+def test_a_long_evaluation_prompt_is_refused_before_training(tmp_path: Path, model: Path) -> None:
+    config = grpo_config(
+        tmp_path,
+        model,
+        task__source={"kind": "files", "train": str(tmp_path / "sums.jsonl"), "eval": str(tmp_path / "long.jsonl")},
+        evaluation={"metric": "letters"},
+    )
+    (tmp_path / "long.jsonl").write_text(json.dumps({"prompt": "why? " * 300, "answer": "so"}) + "\n")
+    status, output = finish(str(config))
+    assert status == 2, output
+    assert "evaluation row 0: its prompt takes" in output
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_existing_run_is_not_overwritten(tmp_path: Path, model: Path) -> None:
     config = grpo_config(tmp_path, model, trainer__steps=1)
     assert finish(str(config))[0] == 0
@@ -132,6 +147,10 @@ def test_an_existing_run_is_not_overwritten(tmp_path: Path, model: Path) -> None
     assert status == 2
     assert "--resume" in output
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
+    status, output = finish(str(config), "--resume", "true")
+    assert status == 0
+    assert "has made its 1 steps" in output
+    assert (tmp_path / "run/run.json").is_file()
     status, output = finish(str(config), "--resume", "true", "--group_size", "2")
     assert status == 2
     assert "group_size" in output

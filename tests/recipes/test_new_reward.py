@@ -33,7 +33,9 @@ def test_the_printed_commands_succeed(tmp_path, capsys, monkeypatch):
     [line] = [line for line in shown.splitlines() if line.startswith("3. Audit")]
     assert audit([*shlex.split(line.partition("audit_reward ")[2]), "--min-accuracy", "1", "--quiet"]) == 0
     [line] = [line for line in shown.splitlines() if line.startswith("4. Train")]
-    with read_reward_file(line.split()[-1]).build([]) as rewards:
+    words = line.split()
+    assert words[-2:] == ["--evaluation.metric", "my_reward"]
+    with read_reward_file(words[words.index("--rewards") + 1]).build([]) as rewards:
         assert rewards.names == ["my_reward", "format", "repetition"]
         rewards.check_gold([{"reference": "7"}, {"reference": "Oslo"}])
 
@@ -53,6 +55,7 @@ def test_nothing_is_overwritten(tmp_path, capsys):
         ("my_reward", "cannot be imported"),
         ("class.py", "cannot be imported"),
         ("math.py", "'math' is the name of a built-in reward"),
+        ("rewards.py", "'rewards' is the name of a package of Tandem"),
         ("json.py", "'json' is the name of a module of Python"),
     ],
 )

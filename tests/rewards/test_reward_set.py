@@ -214,3 +214,9 @@ def test_columns_that_are_not_known_yet(tmp_path):
         assert rewards.score([[{**sample, "extra": 0.5}]])[0][0].value("hinted") == 1.5
         with pytest.raises(RewardError, match=r"'hinted' needs 'hint', which this sample lacks \(it has answer"):
             rewards.score([[{"answer": "a", "response_ids": [1]}]])
+
+
+@pytest.mark.parametrize("label", ["total", "a/b", ""])
+def test_labels_that_would_hide_other_figures_are_refused(label):
+    with pytest.raises(ValueError, match="a label must be a name"):
+        build([{"name": "format", "label": label}])
