@@ -1,0 +1,158 @@
+"""Video files written and read by PyAV: codecs and containers, odd time stamps, damage, hostile files."""
+
+import random
+from itertools import chain, pairwise
+
+import numpy as np
+import pytest
+
+from base_model.vlm.frame_choice import SEEK_FRAMES
+from base_model.vlm.video import VideoError, VideoSettings, read_video
+from base_model.vlm.video_file import VideoFile
+from tests.base_model.vlm.clips import number_of, read_or_sentence, write_clip
+
+av = pytest.importorskip("av", reason="PyAV is not installed")
+
+KINDS = [
+    ("mpeg4", "mp4"),
+    ("mpeg4", "avi"),
+    ("mpeg4", "mkv"),
+    ("libx264", "mp4"),
+    ("libx264", "mkv"),
+    ("libx264", "ts"),
+    ("libvpx-vp9", "webm"),
+    ("mjpeg", "avi"),
+    ("mjpeg", "mov"),
+]
+
+
+def clip(folder, codec, suffix, **options):
+    if codec not in av.codec.codecs_available:
+        pytest.skip(f"this FFmpeg has no {codec}")
+    return write_clip(folder / f"clip.{suffix}", codec, **options)
+
+
+def numbers(video):
+    return [number_of(image) for image in chain(*video.packages)]
+
+
+@pytest.mark.parametrize(("codec", "suffix"), KINDS)
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_every_kind_of_file_gives_the_planned_frames_and_times(tmp_path, codec, suffix, as_bytes):
+    path = clip(tmp_path, codec, suffix, frames=60)
+    video = read_video(path.read_bytes() if as_bytes else path, VideoSettings(fps=2, package=6))
+    assert numbers(video) == [2, 7, 12, 17, 22, 27, 32, 37, 42, 47, 52, 57]
+    assert [len(package) for package in video.packages] == [6, 6]
+    assert list(chain(*video.times)) == pytest.approx([0.2 + k / 2 for k in range(12)], abs=0.002)
+    assert (video.frame_count, video.duration) == (60, pytest.approx(6, abs=0.11))
+    assert video.losses.sentence() == ""
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_variable_frame_rates_keep_their_times(tmp_path, suffix):
+    stamps = [0, 40, 80, 1200, 1240, 2000, 5000, 5040, 5080, 5120]
+    video = read_video(clip(tmp_path, "mpeg4", suffix, frames=10, stamps_ms=stamps), VideoSettings(fps=1))
+    assert list(chain(*video.times)) == pytest.approx([stamps[n] / 1000 for n in numbers(video)], abs=0.002)
+    targets = [(k + 0.5) * video.duration / 5 for k in range(5)]
+    assert numbers(video) == sorted({max(i for i, s in enumerate(stamps) if s / 1000 <= t) for t in targets})
+
+
+def test_a_stream_without_time_stamps_is_timed_by_its_frame_rate(tmp_path):
+    path = clip(tmp_path, "libx264", "h264", frames=40, container_format="h264")
+    video = read_video(path, VideoSettings(fps=10))
+    times = list(chain(*video.times))
+    assert numbers(video) == sorted(numbers(video))
+    assert len(times) >= 20
+    assert all(a < b for a, b in pairwise(times))
+
+
+@pytest.mark.parametrize(("degrees", "turns"), [(90, 1), (180, 2), (-90, 3)])
+def test_rotation_is_applied(tmp_path, degrees, turns):
+    plain = read_video(clip(tmp_path, "mpeg4", "mp4", frames=3), VideoSettings(fps=10))
+    turned = read_video(clip(tmp_path, "mpeg4", "mov", frames=3, rotation=degrees), VideoSettings(fps=10))
+    for before, after in zip(chain(*plain.packages), chain(*turned.packages), strict=True):
+        expected = np.rot90(np.asarray(before, dtype=int), turns)
+        assert np.abs(np.asarray(after, dtype=int) - expected).mean() < 4
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix"), [("mpeg4", "mkv"), ("mpeg4", "avi"), ("libx264", "ts"), ("libx264", "mp4")]
+)
+def test_files_cut_anywhere_give_what_is_there_or_one_sentence(tmp_path, codec, suffix):
+    content = clip(tmp_path, codec, suffix, frames=40).read_bytes()
+    rng = random.Random(0)
+    shortened = 0
+    for _ in range(25):
+        cut = content[: rng.randrange(1, len(content))]
+        video = read_or_sentence(cut)
+        if isinstance(video, str):
+            continue
+        found = numbers(video)
+        assert found
+        whole = found[:-1]  # the frame at the cut may be decoded without its end, and no codec need say so
+        assert whole == sorted(set(whole))
+        shortened += len(found) < 40
+    assert shortened or suffix == "mp4"  # the index of an MP4 is at its end: without it nothing can be read
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("mpeg4", "mp4"), ("libx264", "mp4"), ("mjpeg", "avi")])
+def test_damaged_bytes_never_raise_anything_else(tmp_path, codec, suffix):
+    content = clip(tmp_path, codec, suffix, frames=40).read_bytes()
+    rng = random.Random(1)
+    for _ in range(25):
+        damaged = bytearray(content)
+        for _ in range(rng.randrange(1, 60)):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        video = read_or_sentence(bytes(damaged))
+        if isinstance(video, str):
+            continue
+        times = list(chain(*video.times))
+        assert times
+        assert all(a < b for a, b in pairwise(times))
+
+
+def test_sound_alone_is_refused(tmp_path):
+    path = tmp_path / "sound.wav"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), dtype=np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(VideoError, match="only sound"):
+        read_video(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile {}\n"]
+)
+def test_a_playlist_dressed_as_a_clip_reads_no_other_file(tmp_path, text):
+    other = clip(tmp_path, "libx264", "ts")
+    disguise = tmp_path / "clip.mp4"
+    disguise.write_text(text.format(other))
+    with pytest.raises(VideoError, match="is not a video file that can be read"):
+        read_video(disguise)
+
+
+def test_text_and_zeros_are_refused_in_one_sentence():
+    for content in (b"hello, world " * 100, b"\0" * 5000, random.Random(2).randbytes(5000)):
+        with pytest.raises(VideoError) as caught:
+            read_video(content)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_seeking_finds_the_frames_that_reading_through_finds(tmp_path):
+    path = clip(tmp_path, "mpeg4", "mp4", frames=900)
+    settings = VideoSettings(fps=0.1)
+    with VideoFile(path, "clip") as whole:
+        assert whole.frame_count > 40 * SEEK_FRAMES
+        assert len(whole.keyframes) > 100
+    assert numbers(read_video(path, settings)) == [50 + 100 * k for k in range(9)]
+
+
+def test_a_file_is_closed_after_an_error(tmp_path):
+    path = tmp_path / "sound_only.mp4"
+    path.write_bytes(b"\0\0\0\x18ftypmp42" + b"\0" * 100)
+    with pytest.raises(VideoError):
+        read_video(path)
+    path.unlink()
