@@ -69,6 +69,33 @@ class LevelSettings(BaseModel):
         return self
 
 
+class LowSettings(LevelSettings):
+    """The low level: still legible."""
+
+    operators: dict[OperatorName, tuple[float, float]] = {
+        "noise": (0.02, 0.10),
+        "speckle": (0.005, 0.03),
+        "blur": (0.02, 0.06),
+        "contrast": (0.2, 0.6),
+        "erode": (0.1, 0.4),
+        "dilate": (0.1, 0.4),
+    }
+    """Operator -> smallest and largest strength; a strength is drawn evenly between the two."""
+
+
+class ModerateSettings(LevelSettings):
+    """The moderate level: single characters are unreliable."""
+
+    operators: dict[OperatorName, tuple[float, float]] = {
+        "noise": (0.5, 1.2),
+        "speckle": (0.4, 0.75),
+        "blur": (0.08, 0.13),
+        "pixelate": (0.12, 0.22),
+        "mask": (0.25, 0.5),
+    }
+    """Operator -> smallest and largest strength; a strength is drawn evenly between the two."""
+
+
 class MaskSettings(BaseModel):
     """The high level: the region is filled, whatever it held."""
 
@@ -96,19 +123,9 @@ class CorruptionSettings(BaseModel):
     """Probability with which a region is chosen, independently of the others."""
     min_regions: int = Field(1, ge=0)
     """Fewest regions chosen on a page that has as many, so that no page is drawn in vain."""
-    low: LevelSettings = LevelSettings(
-        operators={
-            "noise": (0.02, 0.10), "speckle": (0.005, 0.03), "blur": (0.02, 0.06), "contrast": (0.2, 0.6),
-            "erode": (0.1, 0.4), "dilate": (0.1, 0.4),
-        }
-    )  # fmt: skip
+    low: LowSettings = LowSettings()
     """Mild: still legible."""
-    moderate: LevelSettings = LevelSettings(
-        operators={
-            "noise": (0.5, 1.2), "speckle": (0.4, 0.75), "blur": (0.08, 0.13), "pixelate": (0.12, 0.22),
-            "mask": (0.25, 0.5),
-        }
-    )  # fmt: skip
+    moderate: ModerateSettings = ModerateSettings()
     """Heavy: single characters are unreliable."""
     high: MaskSettings = MaskSettings()
     """Fully masked."""

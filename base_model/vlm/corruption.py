@@ -18,6 +18,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,7 +183,7 @@ def _line_height(box: Box, text: str) -> float:
 
 def _whole_pixels(index: int, region: TextRegion, size: tuple[int, int]) -> Box:
     numbers = tuple(region.box)
-    if len(numbers) != 4 or not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
+    if len(numbers) != 4 or not all(isinstance(n, Real) and math.isfinite(n) for n in numbers):
         raise ValueError(
             f"region {index} has the box {region.box!r}, and a box is four numbers: left, top, right, bottom."
         )

@@ -122,7 +122,11 @@ def _converted(frame: TimedFrame, frames: int, max_bytes: int, losses: Losses) -
 
 
 def _name(source: str | Path | bytes) -> str:
-    return f"the video of {len(source)} bytes" if isinstance(source, bytes) else str(source)
+    """What to call a source in a message; a name with line breaks would tear the sentence apart."""
+    if isinstance(source, bytes):
+        return f"the video of {len(source)} bytes"
+    text = str(source)
+    return text if text.isprintable() else repr(text)
 
 
 def _why(losses: Losses) -> str:

@@ -207,6 +207,21 @@ def test_boxes_beyond_the_edge_are_cut_and_fractions_take_the_pixels_they_touch(
     regions = [TextRegion(box=(-5.5, 2.2, 400, 3.1), text="a")]
     [target] = corrupt_page(Image.new("RGB", (40, 30)), regions, only("high"), seed=0, sample=0).targets
     assert target.box == (0, 2, 40, 4)
+    regions = [
+        TextRegion(box=tuple(np.array([1, 2, 9, 8])), text="a"),
+        TextRegion(box=np.float32([1, 2, 9, 8]), text="b"),
+    ]
+    boxes = [t.box for t in corrupt_page(Image.new("RGB", (40, 30)), regions, only("high"), seed=0, sample=0).targets]
+    assert boxes == [(1, 2, 9, 8)] * 2
+
+
+def test_overriding_one_field_of_a_level_keeps_the_others():
+    settings = CorruptionSettings.model_validate(
+        {"low": {"weight": 2}, "moderate": {"at_most": 1}, "high": {"weight": 0}}
+    )
+    assert (settings.low.operators, settings.weights) == (DEFAULT.low.operators, (2, 1, 0))
+    assert (settings.moderate.operators, settings.moderate.at_most) == (DEFAULT.moderate.operators, 1)
+    assert settings.high.fills == DEFAULT.high.fills
 
 
 @pytest.mark.parametrize(

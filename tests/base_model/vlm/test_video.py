@@ -140,6 +140,7 @@ def test_transparent_frames_lie_on_white():
         (lambda folder: b"GIF89a", "is not an image that can be read"),
         (lambda folder: b"GIF89a" + b"\xff" * 400, "GIF|frame|image"),
         (lambda folder: "a\0b.mp4", "cannot be opened"),
+        (lambda folder: folder / "two\nlines.mp4", "there is no such file"),
     ],
 )
 def test_what_is_no_clip_is_refused_in_one_sentence(tmp_path, make, message):

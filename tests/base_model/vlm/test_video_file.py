@@ -1,7 +1,10 @@
 """Video files written and read by PyAV: codecs and containers, odd time stamps, damage, hostile files."""
 
+import json
+import os
 import random
 from itertools import chain, pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ from base_model.vlm.video_file import VideoFile
 from tests.base_model.vlm.clips import number_of, read_or_sentence, write_clip
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
+
+DATA = Path(os.environ.get("TANDEM_DEV_DATA") or Path(__file__).resolve().parents[4] / "shared" / "data")
 
 KINDS = [
     ("mpeg4", "mp4"),
@@ -156,3 +161,17 @@ def test_a_file_is_closed_after_an_error(tmp_path):
     with pytest.raises(VideoError):
         read_video(path)
     path.unlink()
+
+
+def test_development_clips_are_read_whole_or_say_what_is_missing():
+    listing = DATA / "mm_video.jsonl"
+    if not listing.is_file():
+        pytest.skip(f"{listing} is not here: the development data is not part of the repository")
+    for row in map(json.loads, listing.read_text(encoding="utf-8").splitlines()):
+        video = read_video(DATA / row["video"], VideoSettings(fps=3, package=6))
+        assert video.frame_count == pytest.approx(row["frames"], rel=0.02)
+        assert video.duration == pytest.approx(row["frames"] / row["fps"], rel=0.02)
+        times = list(chain(*video.times))
+        assert len(times) + video.losses.missing_frames == round(3 * video.duration)
+        assert len(times) >= 15
+        assert {image.size for image in chain(*video.packages)} == {(row["width"], row["height"])}
