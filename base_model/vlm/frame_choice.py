@@ -119,12 +119,14 @@ class _Cursor:
     _gain: float = field(init=False)
     """Seconds that a jump must skip."""
     _slack: float = field(init=False)
-    """A stamp may be rounded up by half a tick, past the moment at which its frame is due."""
+    """A stamp may be rounded up by half a tick, past the moment at which its frame is due. Where ticks are not much
+    finer than frames nothing was rounded: in AVI and IVF a tick is one frame."""
     _may_seek: bool = True
 
     def __post_init__(self) -> None:
-        self._slack = self.source.tick / 2 + 1e-9
-        self._gain = SEEK_FRAMES * self.source.duration / self.source.frame_count
+        period = self.source.duration / self.source.frame_count
+        self._slack = 1e-9 + (self.source.tick / 2 if self.source.tick < period / 4 else 0.0)
+        self._gain = SEEK_FRAMES * period
         self._start(None)
 
     def shown_at(self, target: float) -> TimedFrame | None:

@@ -58,7 +58,7 @@ class VideoFile:
         self.keyframes: Sequence[float] = ()
         self._zero: float | None = None
         self._rate = FALLBACK_FPS
-        self._timed = True
+        self._timed, self._by_order = True, False
         self._container = self._open()
         try:
             self._scan()
@@ -146,9 +146,11 @@ class VideoFile:
     def _scan(self) -> None:
         """Counts packets, and finds start, duration, rate and keyframes."""
         self._aspect = self._stream.sample_aspect_ratio
+        # AVI holds no presentation stamps, and those that FFmpeg makes up for frames out of order are wrong.
+        counted = self._container.format.name == "avi"
         base = self._stream.time_base
         self.tick = float(base) if base else 0.0
-        first, last, end = math.inf, -math.inf, -math.inf
+        first, last, end, lengths = math.inf, -math.inf, -math.inf, 0.0
         keyframes, presented = array("d"), True
         for packet in self._packets():
             if not packet.size or packet.is_discard:
@@ -158,7 +160,9 @@ class VideoFile:
                 self.frame_count = MAX_PACKETS
                 self.losses.ended_early = f"only the first {MAX_PACKETS} frames of a clip are read"
                 break
+            lengths += (packet.duration or math.nan) * self.tick
             stamp = packet.dts if packet.pts is None else packet.pts
+            self._by_order |= counted and packet.pts != packet.dts
             presented &= packet.pts is not None
             if stamp is None:
                 continue
@@ -170,14 +174,17 @@ class VideoFile:
         if not self.frame_count:
             why = f" ({self.losses.ended_early})" if self.losses.ended_early else ""
             raise VideoError(f"{self._name} holds no frame{why}: leave it out.")
-        self._set_times(first, last, end)
-        if self._timed and presented:
+        self._set_times(first, last, end, lengths)
+        if self._timed and presented and not self._by_order:
             # Decoding stamps count packets in order of decoding, so only presentation stamps say where the clip starts.
             self._zero = first
             self.keyframes = array("d", sorted(time - first for time in keyframes))
 
-    def _set_times(self, first: float, last: float, end: float) -> None:
-        stated = self._stream.average_rate or self._stream.guessed_rate
+    def _set_times(self, first: float, last: float, end: float, lengths: float) -> None:
+        """Rate and duration from the packets: the first and last start, the last end, and the sum of their lengths
+        (NaN if one has none)."""
+        # The lengths first: they come from the stream itself, and for a bare stream FFmpeg's average is always 25.
+        stated = self.frame_count / lengths if lengths > 0 else self._stream.average_rate or self._stream.guessed_rate
         if stated and 0 < float(stated) <= 1000:
             self._rate = float(stated)
         self._timed = self.frame_count == 1 or last > first
@@ -207,7 +214,7 @@ class VideoFile:
 
     def _time(self, frame: Any, last: float) -> float:
         """Seconds since the start; later than `last`."""
-        stamp = frame.dts if frame.pts is None else frame.pts
+        stamp = frame.dts if frame.pts is None or self._by_order else frame.pts
         if self._timed and stamp is not None:
             time = stamp * self.tick
             if self._zero is None:

@@ -47,6 +47,7 @@ def write_clip(
     fps: int = 10,
     stamps_ms: Sequence[int] | None = None,
     rotation: int = 0,
+    b_frames: int | None = None,
     container_format: str | None = None,
 ) -> Path:
     """A video file by PyAV.
@@ -54,6 +55,7 @@ def write_clip(
     Args:
         stamps_ms: presentation time of each frame in milliseconds; by default frame / fps.
         rotation: display rotation in degrees counter-clockwise.
+        b_frames: frames in a row that refer to later ones; by default as many as the codec chooses.
     """
     import av
 
@@ -62,6 +64,8 @@ def write_clip(
         stream.width, stream.height = 80, 48
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.gop_size = 8
+        if b_frames is not None:
+            stream.codec_context.max_b_frames = b_frames
         if rotation:
             stream.set_display_rotation(rotation)
         tick = Fraction(1, 1000) if stamps_ms is not None else Fraction(1, fps)

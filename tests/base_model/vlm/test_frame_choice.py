@@ -92,6 +92,16 @@ def test_stamps_rounded_up_by_a_coarse_tick_do_not_shift_the_choice():
     assert chosen == [int(i * 10 + 5) for i in range(30)]
 
 
+@pytest.mark.parametrize("tick", [0.1, 0.2])
+def test_ticks_as_long_as_frames_are_not_taken_for_rounding(tick):
+    times = [i * tick for i in range(60)]
+    targets = [(k + 0.5) * tick / 2 for k in range(120)]
+    source = WrittenSource(times, 60 * tick, tick=tick)
+    assert [f.time for f in choose_frames(source, targets)] == times
+    late = [i * tick + 0.99 * tick for i in range(60)]
+    assert [f.time for f in choose_frames(WrittenSource(times, 60 * tick, tick=tick), late)] == times
+
+
 def test_a_lost_start_or_end_is_counted():
     source = WrittenSource([4.0, 5.0, 6.0], 20)
     assert [f.time for f in choose_frames(source, [1, 3, 4.5, 6.5, 12, 18])] == [4.0, 6.0]

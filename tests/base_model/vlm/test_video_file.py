@@ -65,10 +65,25 @@ def test_variable_frame_rates_keep_their_times(tmp_path, suffix):
 def test_a_stream_without_time_stamps_is_timed_by_its_frame_rate(tmp_path):
     path = clip(tmp_path, "libx264", "h264", frames=40, container_format="h264")
     video = read_video(path, VideoSettings(fps=10))
-    times = list(chain(*video.times))
-    assert numbers(video) == sorted(numbers(video))
-    assert len(times) >= 20
-    assert all(a < b for a, b in pairwise(times))
+    assert numbers(video) == list(range(40))
+    assert list(chain(*video.times)) == pytest.approx([n / 10 for n in range(40)])
+    assert video.duration == pytest.approx(4)  # the stream itself says 10 per second; FFmpeg's average says 25
+    assert "got one by the frame rate" in video.losses.sentence()
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_an_avi_with_frames_out_of_order_is_timed_by_their_order(tmp_path, codec):
+    """AVI has no presentation stamps; those that FFmpeg makes up for B-frames jump back and forth."""
+    video = read_video(clip(tmp_path, codec, "avi", frames=40, b_frames=2), VideoSettings(fps=10))
+    assert numbers(video) == list(range(40))
+    assert list(chain(*video.times)) == pytest.approx([n / 10 for n in range(40)])
+    assert video.duration == pytest.approx(4)
+
+
+def test_a_container_whose_tick_is_a_frame_gives_every_frame(tmp_path):
+    video = read_video(clip(tmp_path, "libvpx-vp9", "ivf", frames=20), VideoSettings(fps=10))
+    assert numbers(video) == list(range(20))
+    assert video.losses.sentence() == ""
 
 
 @pytest.mark.parametrize(("degrees", "turns"), [(90, 1), (180, 2), (-90, 3)])
@@ -163,15 +178,18 @@ def test_a_file_is_closed_after_an_error(tmp_path):
     path.unlink()
 
 
-def test_development_clips_are_read_whole_or_say_what_is_missing():
+def test_development_clips_are_read_whole_as_they_are_shown():
+    """One of them has a smeared stretch near its end. That damage was there before it was coded as it is now: its
+    bits are sound, so no decoder can report it, and its frames are read as any others."""
     listing = DATA / "mm_video.jsonl"
     if not listing.is_file():
         pytest.skip(f"{listing} is not here: the development data is not part of the repository")
     for row in map(json.loads, listing.read_text(encoding="utf-8").splitlines()):
         video = read_video(DATA / row["video"], VideoSettings(fps=3, package=6))
-        assert video.frame_count == pytest.approx(row["frames"], rel=0.02)
-        assert video.duration == pytest.approx(row["frames"] / row["fps"], rel=0.02)
-        times = list(chain(*video.times))
-        assert len(times) + video.losses.missing_frames == round(3 * video.duration)
-        assert len(times) >= 15
-        assert {image.size for image in chain(*video.packages)} == {(row["width"], row["height"])}
+        assert video.frame_count == row["frames"]
+        assert video.duration == pytest.approx(row["frames"] / row["fps"], rel=0.001)
+        assert len(list(chain(*video.times))) == 30
+        assert video.losses.sentence() == ""
+        with av.open(str(DATA / row["video"])) as container:
+            aspect = container.streams.video[0].sample_aspect_ratio or 1  # the listing has coded sizes
+        assert {image.size for image in chain(*video.packages)} == {(round(row["width"] * aspect), row["height"])}

@@ -65,6 +65,7 @@ class Container:
         self.packets, self.may_seek, self.position = packets, seek, 0
         self.streams = SimpleNamespace(video=[stream] if stream else [], audio=audio)
         self.closed = 0
+        self.format = SimpleNamespace(name="mov")
         self.seeks = 0
 
     def demux(self, stream):
