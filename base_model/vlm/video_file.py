@@ -36,6 +36,9 @@ that their files are refused for what they are."""
 MAX_PACKETS = 4_000_000
 """Packets that are read of a clip: 18 hours at 60 frames per second."""
 FALLBACK_FPS = 25.0
+MAX_PERIOD = 600.0
+"""Seconds from frame to frame, on average, beyond which time stamps are taken for damage: one flipped bit can put a
+frame a million years later, and then all others share the clip's first moment."""
 
 
 class VideoFile:
@@ -185,17 +188,16 @@ class VideoFile:
         (NaN if one has none)."""
         # The lengths first: they come from the stream itself, and for a bare stream FFmpeg's average is always 25.
         stated = self.frame_count / lengths if lengths > 0 else self._stream.average_rate or self._stream.guessed_rate
-        if stated and 0 < float(stated) <= 1000:
+        if stated and 1 / MAX_PERIOD <= float(stated) <= 1000:
             self._rate = float(stated)
-        self._timed = self.frame_count == 1 or last > first
+        latest = first + MAX_PERIOD * self.frame_count
+        self._timed = first < last <= latest or (self.frame_count == 1 and first == last)
         if not self._timed:
             self.duration = self.frame_count / self._rate
             return
         if last > first:
             self._rate = (self.frame_count - 1) / (last - first)
-        self.duration = end - first if end > last else last - first + 1 / self._rate
-        if not math.isfinite(self.duration):  # one frame without a stamp
-            self.duration, self._timed = 1 / self._rate, False
+        self.duration = end - first if last < end <= latest else last - first + 1 / self._rate
 
     def _seek(self, start: float) -> bool:
         stamp = round((start + (self._zero or 0.0)) / self.tick)

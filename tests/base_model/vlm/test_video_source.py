@@ -202,6 +202,18 @@ def test_a_clip_that_breaks_off_is_planned_by_what_is_there(opened):
     assert video.losses.sentence() == "reading ended early (Input/output error)"
 
 
+@pytest.mark.parametrize("field", ["pts", "duration"])
+@pytest.mark.parametrize("at", [5, 19])
+def test_one_stamp_of_a_million_years_costs_no_frame(opened, field, at):
+    made = packets(20)
+    setattr(made[at], field, 2**55)
+    opened(Container(made, stream()))
+    video = read_video(CONTENT, VideoSettings(fps=10))
+    assert numbers(video) == list(range(20))
+    assert list(chain(*video.times)) == pytest.approx([n / 10 for n in range(20)])
+    assert video.duration == pytest.approx(2)
+
+
 @pytest.mark.parametrize("may_seek", [True, False])
 def test_long_gaps_are_jumped_where_the_container_can(opened, may_seek):
     container = opened(Container(packets(900), stream(), seek=may_seek))
