@@ -263,7 +263,8 @@ _TURNS = {
 
 
 def square_pixels(image: Image.Image, aspect: Any) -> Image.Image:
-    """The image stretched sideways where its pixels are not square.
+    """The image stretched sideways where its pixels are not square, or squeezed in height where it would become larger
+    than MAX_PIXELS.
 
     Args:
         image: as it was coded.
@@ -271,7 +272,10 @@ def square_pixels(image: Image.Image, aspect: Any) -> Image.Image:
     """
     if not aspect or aspect == 1 or not 0.25 <= aspect <= 4:
         return image
-    return image.resize((max(1, round(image.width * float(aspect))), image.height), Image.Resampling.BICUBIC)
+    width, height = image.width * float(aspect), float(image.height)
+    if width * height > MAX_PIXELS:
+        width, height = float(image.width), image.height / float(aspect)
+    return image.resize((max(1, round(width)), max(1, round(height))), Image.Resampling.BICUBIC)
 
 
 def _display_matrix(frame: Any) -> Sequence[int] | None:

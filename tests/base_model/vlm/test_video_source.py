@@ -250,6 +250,12 @@ def test_frames_stand_upright_with_square_pixels(opened):
     assert np.abs(np.asarray(image, dtype=int) - np.asarray(expected, dtype=int)).mean() < 4
 
 
+def test_wide_pixels_do_not_make_a_frame_larger_than_the_limit(monkeypatch):
+    monkeypatch.setattr(video_file, "MAX_PIXELS", 80 * 48)
+    assert video_file.square_pixels(numbered(1), Fraction(2)).size == (80, 24)
+    assert video_file.square_pixels(numbered(1), Fraction(1, 2)).size == (40, 48)
+
+
 @pytest.mark.parametrize(
     ("container", "message"),
     [
