@@ -15,7 +15,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from recipes.cli import run_recipe
+from recipes.render.records import Item
 from recipes.render.source import RenderSource
+from recipes.sources import Split
 
 OURS = {"train.jsonl", "eval.jsonl", "images", "clips", "sheet.png"}
 """What a directory of rendered data holds."""
@@ -53,8 +55,9 @@ def main(config: RenderConfig) -> None:
 
     check_clip_format(config.clips)
     _check_place(config)
-    splits = (("train", config.count), ("eval", config.eval_count))
-    total, shown = config.count + config.eval_count, []
+    splits: tuple[tuple[Split, int], ...] = (("train", config.count), ("eval", config.eval_count))
+    total = config.count + config.eval_count
+    shown: list[Item] = []
     with atomic_directory(config.out) as root, StepBar("render", total) as bar:
         for split, count in splits:
             with (root / f"{split}.jsonl").open("w", encoding="utf-8") as lines:
@@ -74,7 +77,9 @@ def _check_place(config: RenderConfig) -> None:
     if not config.out.exists():
         return
     if not config.overwrite:
-        raise ValueError(f"{config.out} exists, and is not overwritten: choose another directory, or set --overwrite.")
+        raise ValueError(
+            f"{config.out} exists, and is not overwritten: choose another directory, or set --overwrite true."
+        )
     if not config.out.is_dir():
         raise ValueError(f"{config.out} is not a directory: choose another name.")
     others = sorted(path.name for path in config.out.iterdir() if path.name not in OURS)

@@ -93,7 +93,8 @@ def _paragraph(
     """The lines of as many sentences as were meant and fit (none if none fits), and the facts that they tell."""
     left, top, right, bottom = place
     lines: list[str] = []
-    text, told = "", []
+    told: list[dict[str, str]] = []
+    text = ""
     known = {entry["subject"] for entry in facts}
     for _ in range(rng.randint(1, 5)):
         found = fact(rng) if script == "latin" and rng.random() < 0.5 else None

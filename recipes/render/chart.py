@@ -225,7 +225,7 @@ def _draw_bars(axes: Axes, scene: Mapping[str, Any]) -> list[tuple[str, Any]]:
     _ticks(axes, scene)
     if scene["shown"]:
         axes.bar_label(bars, padding=2)
-        axes.margins(**{"x" if scene["lying"] else "y": 0.15})
+        (axes.set_xmargin if scene["lying"] else axes.set_ymargin)(0.15)
     name, value = ("set_ylim", "set_xlabel") if scene["lying"] else ("set_xlim", "set_ylabel")
     if scene["size"][0] >= ROOMY:
         getattr(axes, value)(scene["axis"])
@@ -292,7 +292,9 @@ def _draw_points(axes: Axes, scene: Mapping[str, Any]) -> list[tuple[str, Any]]:
 def _pixels(figure: Figure) -> numpy.ndarray:
     """The figure as an array [height, width, 3] of bytes."""
     import numpy
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+    assert isinstance(figure.canvas, FigureCanvasAgg)
     figure.canvas.draw()
     return numpy.asarray(figure.canvas.buffer_rgba())[:, :, :3].copy()
 

@@ -50,6 +50,13 @@ def _pairs(scene: Mapping[str, Any], at: int = 0) -> list[tuple[str, int]]:
     return list(zip(scene["labels"], scene["series"][at]["values"], strict=True))
 
 
+def visible(scene: Mapping[str, Any], a: int, b: int) -> bool:
+    """Whether one can see which of two values is larger: they are written, or differ by a twentieth of the largest
+    (a pie: of the whole)."""
+    largest = max(max(series["values"]) for series in scene["series"])
+    return a != b and (scene["shown"] or 20 * abs(a - b) >= (100 if scene["chart"] == "pie" else largest))
+
+
 def _unit(scene: Mapping[str, Any]) -> str:
     return "%" if scene["chart"] == "pie" else ""
 
@@ -84,11 +91,11 @@ def _value(scene: Mapping[str, Any], rng: Random) -> Question:
 
 
 def _extreme(scene: Mapping[str, Any], rng: Random) -> Question:
-    """The label of the largest or smallest value; shares of a pie can be equal, then none is asked for."""
+    """The label of the largest or smallest value, if it stands out; else something else is asked."""
     at, most = rng.randrange(len(scene["series"])), rng.random() < 0.5
     pairs, name = _pairs(scene, at), scene["series"][at]["name"]
     best = (max if most else min)(value for _, value in pairs)
-    labels = [label for label, value in pairs if value == best]
+    labels = [label for label, value in pairs if not visible(scene, value, best)]
     if len(labels) > 1:
         return _count(scene, rng)
     word = "largest" if most else "smallest"
@@ -108,7 +115,7 @@ def _extreme(scene: Mapping[str, Any], rng: Random) -> Question:
 
 def _compare(scene: Mapping[str, Any], rng: Random) -> Question:
     (first, a), (second, b) = rng.sample(_pairs(scene), 2)
-    if a == b:
+    if not visible(scene, a, b):
         return _count(scene, rng)
     answer = "yes" if a > b else "no"
     seen = "larger" if a > b else "smaller"
@@ -154,6 +161,8 @@ def _trend(scene: Mapping[str, Any], rng: Random) -> Question:
     at, start = rng.randrange(len(scene["series"])), rng.randrange(len(scene["labels"]) - 1)
     series = scene["series"][at]
     (first, a), (second, b) = _pairs(scene, at)[start : start + 2]
+    if not visible(scene, a, b):
+        return _count(scene, rng)
     answer = "rise" if b > a else "fall"
     who = f"the line of {series['name']}" if len(scene["series"]) > 1 else "the line"
     return Question(

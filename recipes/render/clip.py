@@ -31,7 +31,7 @@ def plan(rng: Random, look: Look) -> dict[str, Any]:
     axis, lanes = rng.choice((0, 1)), rng.randint(1, 3)
     frames, rate = rng.randint(6, 12), rng.choice(RATES)
     lane_wide = size[1 - axis] // lanes
-    radius = min(lane_wide // 2 - 3, size[axis] // 8)
+    radius = min(lane_wide * 2 // 5, size[axis] // 8)
     if radius < 5:
         raise DoesNotFit
     colliding = rng.randrange(lanes) if rng.random() < 0.35 else None

@@ -21,7 +21,7 @@ def ask(scene: Scene, rng: Random) -> Question:
         "vanish": [_when] * 3,
         "recolour": [_when, _recolour, _recolour],
     }
-    makers |= {"collide": [_collides_with, _collides_with, _when_collide]}
+    makers |= {"collide": [_collides_with, _collides_with, _when_collide, _any_collision, _any_collision]}
     fitting = [_direction, _any_collision, _visible, _caption, _caption]
     for event in scene["events"]:
         fitting += makers[event["type"]]
@@ -60,7 +60,8 @@ def _direction(scene: Scene, rng: Random) -> Question:
     candidates = [at for at, thing in enumerate(scene["objects"]) if thing["action"] != "collide"]
     if not candidates:
         return _collides_with(scene, rng)
-    at = rng.choice(candidates)
+    moving = [at for at in candidates if scene["objects"][at]["action"] == "move"]
+    at = rng.choice(moving if moving and rng.random() < 0.8 else candidates)
     who = named(scene["objects"][at])
     answer = next((event["direction"] for event in _of(scene, "move") if event["object"] == at), "nowhere")
     told = f"The {who} moves {answer}." if answer != "nowhere" else f"The {who} does not move."

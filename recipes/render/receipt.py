@@ -33,6 +33,8 @@ def plan(rng: Random, look: Look) -> dict[str, Any]:
         raise DoesNotFit
     facts = _amounts(rng, goods) | {"store": head[0], "date": head[1], "foot": foot}
     _lay_out(page, rng, head, facts)
+    if rng.random() < 0.7:
+        page.cut()
     return page.scene(facts)
 
 

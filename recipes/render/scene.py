@@ -95,7 +95,7 @@ def _description(things: list[dict[str, Any]], rng: Random) -> dict[str, str]:
     """Some properties: mostly those of an object that is there, else any."""
     shape, colour, size = rng.choice(SHAPES), rng.choice(tuple(COLOURS)), rng.choice(SIZES)
     args = {"size": size, "colour": colour, "shape": shape}
-    if rng.random() < 0.7:
+    if rng.random() < 0.6:
         thing = rng.choice(things)
         args = {name: thing[name] for name in args} | ({"colour": colour} if rng.random() < 0.3 else {})
     kept = rng.choice(

@@ -85,13 +85,16 @@ def _lay_out(page: Page, rng: Random, facts: Mapping[str, Any], top: int, pad: i
             x = left + sum(widths[:at])
             page.rule(x, top, x + 1, lines[-1] + 1)
     for at, row in enumerate([facts["columns"], *facts["rows"]]):
-        _write_row(page, row, widths, lines[at] + pad // 2 + 1, pad, header=at == 0)
+        _write_row(page, row, facts["rows"][0], widths, lines[at] + pad // 2 + 1, pad, header=at == 0)
 
 
-def _write_row(page: Page, row: list[str], widths: list[int], top: int, pad: int, *, header: bool) -> None:
+def _write_row(
+    page: Page, row: list[str], first: list[str], widths: list[int], top: int, pad: int, *, header: bool
+) -> None:
+    """One row of cells; columns that are numbers in the first row are aligned at the right."""
     group, x = page.group(), page.margin
-    for at, (text, wide) in enumerate(zip(row, widths, strict=True)):
-        align = "left" if at == 0 or not text.isdigit() else "right"
+    for at, (text, sample, wide) in enumerate(zip(row, first, widths, strict=True)):
+        align = "left" if at == 0 or not sample.isdigit() else "right"
         style = BOLD if header else REGULAR
         page.write(text, x + pad, top, kind="cell", group=group, style=style, align=align, room=wide - 2 * pad)
         x += wide
