@@ -7,6 +7,7 @@ one leaves the image is not used.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from itertools import pairwise
 from random import Random
@@ -151,23 +152,30 @@ def draw(scene: Mapping[str, Any]) -> Drawing:
     import matplotlib
     from PIL import Image
 
-    with matplotlib.rc_context(_defaults()):
+    with matplotlib.rc_context(_defaults()), warnings.catch_warnings():
+        warnings.filterwarnings("error", "constrained_layout not applied")
         for rotation in _rotations(scene):
-            figure, marks = _figure(scene, rotation)
-            with_texts = _pixels(figure)
-            figure.set_layout_engine("none")  # nothing moves from here on
-            texts = _shown_texts(figure)
-            frames = [_extent(text, figure) for text in texts]
-            if not _separate(frames, with_texts.shape):
+            try:
+                with_texts, regions = _drawn(*_figure(scene, rotation))
+            except (DoesNotFit, UserWarning):
                 continue
-            for text in texts:
-                text.set_alpha(0)
-            changed = abs(with_texts.astype(int) - _pixels(figure)).max(axis=2) >= DARKEST_STEP
-            pairs = enumerate(zip(texts, frames, strict=True))
-            regions = [_label(text, frame, changed, at) for at, (text, frame) in pairs]
-            regions += _mark_regions(figure, marks, len(regions))
-            return Drawing(images=(Image.fromarray(with_texts, "RGB"),), regions=tuple(regions))
+            return Drawing(images=(Image.fromarray(with_texts),), regions=tuple(regions))
     raise DoesNotFit
+
+
+def _drawn(figure: Figure, marks: list[tuple[str, Any]]) -> tuple[numpy.ndarray, list[Region]]:
+    """Pixels [height, width, 3] and regions. Raises DoesNotFit when texts touch."""
+    with_texts = _pixels(figure)
+    figure.set_layout_engine("none")  # nothing moves from here on
+    texts = _shown_texts(figure)
+    frames = [_extent(text, figure) for text in texts]
+    if not _separate(frames, with_texts.shape):
+        raise DoesNotFit
+    for text in texts:
+        text.set_alpha(0)
+    changed = abs(with_texts.astype(int) - _pixels(figure)).max(axis=2) >= DARKEST_STEP
+    labels = [_label(*pair, changed, at) for at, pair in enumerate(zip(texts, frames, strict=True))]
+    return with_texts, [*labels, *_mark_regions(figure, marks, len(labels))]
 
 
 def _rotations(scene: Mapping[str, Any]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from random import Random
 from typing import Any
@@ -12,6 +13,8 @@ from recipes.render.records import DoesNotFit, Kind, Look, Question
 from recipes.render.words import heading, sentence
 
 FONTSETS = ("dejavusans", "dejavuserif", "cm", "stix", "stixsans")
+ROOMY = 200
+"""Pixels of the longer side from which formulas are set larger than the text."""
 LETTERS = "abcdfghkmnpqrstuvwxyz"
 GREEK = (r"\alpha", r"\beta", r"\gamma", r"\theta", r"\lambda", r"\mu", r"\pi", r"\sigma", r"\phi", r"\omega")
 
@@ -27,7 +30,10 @@ def plan(rng: Random, look: Look) -> dict[str, Any]:
         )
         top += page.line(px) + page.body // 2
     listed: list[dict[str, Any]] = []
-    at_left, px = rng.random() < 0.3, int(page.body * rng.uniform(1.2, 1.7))
+    at_left, px = (
+        rng.random() < 0.3,
+        int(page.body * rng.uniform(*((1.2, 1.7) if max(page.size) >= ROOMY else (1.0, 1.3)))),
+    )
     for _ in range(rng.randint(2, 8)):
         if listed and rng.random() < 0.3:
             top = _sentence(page, rng, top)
@@ -60,8 +66,11 @@ def _place(
     page: Page, formula: Mapping[str, Any], number: int, top: int, fontset: str, px: int, at_left: bool
 ) -> int | None:
     """A formula with its number beside it; returns where it ends, or None if there is no room."""
-    mask, tag = formula_ink(formula["latex"], fontset, px), f"({number})"
+    tag = f"({number})"
     beside = width(tag, page.font(), page.body) + page.body
+    if _least_width(formula["latex"], px) > page.size[0] - 2 * page.margin - 2 * beside:
+        return None
+    mask = formula_ink(formula["latex"], fontset, px)
     height = max(mask.height, page.line())
     if mask.width > page.size[0] - 2 * page.margin - 2 * beside or top + height + 2 > page.size[1] - page.margin:
         return None
@@ -75,6 +84,14 @@ def _place(
     room, line = page.size[0] - 2 * page.margin, top + (height - page.line()) // 2
     page.write(tag, page.margin, line, kind="label", group=group, align=align, room=room)
     return top + height
+
+
+def _least_width(latex: str, px: int) -> float:
+    """Pixels that a formula needs at the very least: to set one only to see that it is too wide takes 10 ms."""
+    letters = re.sub(r"\\[a-z]+", "x", latex.replace(r"\left", "").replace(r"\right", "").replace(r"\frac", ""))
+    count = len(re.sub(r"[{}^_ ]", "", letters))
+    stacked = re.search(r"\\(frac|sum|lim|int)", latex)
+    return count * px * (0.15 if stacked else 0.3)
 
 
 def _equation(rng: Random) -> dict[str, Any]:

@@ -62,6 +62,9 @@ def _picture(item: Item) -> Image:
         strip = Image.new("RGB", (2 * wide + GAP, 2 * high + GAP), (120, 124, 130))
         for at, image in enumerate(shown):
             strip.paste(image, (at % 2 * (wide + GAP), at // 2 * (high + GAP)))
+    larger = min(CELL[0] // strip.width, CELL[1] // strip.height)
+    if larger > 1:
+        strip = strip.resize((strip.width * larger, strip.height * larger), Image.Resampling.NEAREST)
     strip.thumbnail(CELL, Image.Resampling.LANCZOS)
     return strip
 

@@ -13,7 +13,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from recipes.render import Item, Look, Region, render_item
 from recipes.render import chart as chart_module
+from recipes.render import formulas as formulas_module
 from recipes.render.fonts import FAMILIES, SCRIPT_FAMILIES, font_path
+from recipes.render.page import formula_ink
+from recipes.render.records import random_of
 from recipes.render.shapes import COLOURS
 from recipes.render.words import OTHER_WORDS
 from tests.recipes.render.samples import PAGES, items
@@ -83,6 +86,14 @@ def test_every_text_of_a_page_is_a_region() -> None:
         for item in items(kind):
             described = sorted(entry["text"] for entry in (*item.scene["texts"], *item.scene["formulas"]))
             assert sorted(region.text for region in item.regions) == described
+
+
+def test_a_formula_is_never_skipped_though_it_would_fit() -> None:
+    """The estimate that saves the setting of too wide formulas is below the real width."""
+    for index in range(60):
+        latex, px = formulas_module._formula(random_of(index)), 9 + index % 20
+        for fontset in formulas_module.FONTSETS[:: 1 + index % 3]:
+            assert formulas_module._least_width(latex, px) <= formula_ink(latex, fontset, px).width, latex
 
 
 def test_paragraphs_are_whole() -> None:
