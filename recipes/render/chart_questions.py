@@ -65,7 +65,7 @@ def _count(scene: Mapping[str, Any], rng: Random) -> Question:
     what = {"bar": "bars", "line": "lines", "pie": "slices"}[scene["chart"]]
     many = len(scene["series"]) if scene["chart"] == "line" else len(scene["labels"])
     names = [s["name"] for s in scene["series"]] if scene["chart"] == "line" and many > 1 else scene["labels"]
-    told = f"The {what} are: {', '.join(names)}.\n" if many > 1 else ""
+    told = f"The {what} are: {', '.join(names)}.\n" if many > 1 else f"There is a single {what[:-1]}.\n"
     return Question(
         kind="count",
         text=f"How many {what} does the chart have?",

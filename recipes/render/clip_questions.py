@@ -35,6 +35,11 @@ def seconds(time: float) -> str:
     return f"{time:g}"
 
 
+def spelled(time: float) -> str:
+    """`1.5 seconds`, `1 second`"""
+    return f"{time:g} second{'' if time == 1 else 's'}"
+
+
 def _of(scene: Scene, *types: str) -> list[dict[str, Any]]:
     return [event for event in scene["events"] if event["type"] in types]
 
@@ -66,7 +71,8 @@ def _direction(scene: Scene, rng: Random) -> Question:
     answer = next((event["direction"] for event in _of(scene, "move") if event["object"] == at), "nowhere")
     told = f"The {who} moves {answer}." if answer != "nowhere" else f"The {who} does not move."
     centres = scene["objects"][at]["centres"]
-    steps = f"Its centre goes from {tuple(centres[0])} in the first frame to {tuple(centres[-1])} in the last."
+    first, last = (_place(scene, centre) for centre in (centres[0], centres[-1]))
+    steps = f"In the first frame it is at {first}, in the last at {last}."
     return Question(
         kind="direction",
         args={"object": who},
@@ -78,18 +84,29 @@ def _direction(scene: Scene, rng: Random) -> Question:
     )
 
 
+def _place(scene: Scene, centre: list[int]) -> str:
+    """A place in per cent of the picture, which stays right when the picture is scaled."""
+    across, down = (round(100 * at / side) for at, side in zip(centre, scene["size"], strict=True))
+    return f"{across}% of the width and {down}% of the height"
+
+
 def _when(scene: Scene, rng: Random) -> Question:
     event = rng.choice(_of(scene, "appear", "vanish", "recolour"))
     who, time = named(scene["objects"][event["object"]]), seconds(event["time"])
     does = {"appear": "appear", "vanish": "vanish", "recolour": "change its colour"}[event["type"]]
     did = {"appear": "appears", "vanish": "vanishes", "recolour": "changes its colour"}[event["type"]]
+    before, now = {
+        "appear": ("It is not there yet", "it is there"),
+        "vanish": ("It is still there", "it is gone"),
+        "recolour": ("It has its first colour", f"it is {event.get('colour')}"),
+    }[event["type"]]
     return Question(
         kind="when",
         args={"object": who, "type": event["type"]},
         text=f"At what time does the {who} {does}, in seconds?",
         answer=time,
-        sentence=f"The {who} {did} at {time} seconds.",
-        steps=f"The first frame in which one sees it is that at {time} s.",
+        sentence=f"The {who} {did} at {spelled(event['time'])}.",
+        steps=f"{before} at {seconds(event['time'] - 1 / scene['rate'])} s.\nAt {time} s {now}.",
         hint="Answer with a number.",
     )
 
@@ -130,7 +147,7 @@ def _when_collide(scene: Scene, rng: Random) -> Question:
         kind="when_collide",
         text="At what time do two objects collide, in seconds?",
         answer=time,
-        sentence=f"They collide at {time} seconds.",
+        sentence=f"They collide at {spelled(event['time'])}.",
         steps=f"The {first} and the {second} touch in the frame at {time} s.",
         hint="Answer with a number.",
     )
@@ -154,14 +171,14 @@ def _visible(scene: Scene, rng: Random) -> Question:
     """How many objects one sees in a frame."""
     frame = rng.choice((0, scene["frames"] - 1, rng.randrange(scene["frames"])))
     there = [thing for thing in scene["objects"] if thing["visible"][frame]]
-    many, time = len(there), seconds(frame / scene["rate"])
+    many, time, at = len(there), seconds(frame / scene["rate"]), spelled(frame / scene["rate"])
     listed = listing([f"the {thing['colours'][frame]} {thing['shape']}" for thing in there]) if there else "nothing"
     return Question(
         kind="visible",
         args={"time": frame / scene["rate"]},
-        text=f"How many objects are visible at {time} seconds?",
+        text=f"How many objects are visible at {at}?",
         answer=str(many),
-        sentence=f"At {time} seconds {'one object is' if many == 1 else f'{many} objects are'} visible.",
+        sentence=f"At {at} {'one object is' if many == 1 else f'{many} objects are'} visible.",
         steps=f"In the frame at {time} s I see {listed}.\nThat makes {many}.",
         hint="Answer with a number.",
     )
@@ -192,7 +209,7 @@ def _caption(scene: Scene, rng: Random) -> Question:
     told = [
         f"{capital(_told(scene, event))}."
         if event["type"] == "move"
-        else f"At {seconds(event['time'])} seconds {_told(scene, event)}."
+        else f"At {spelled(event['time'])} {_told(scene, event)}."
         for event in scene["events"]
     ]
     answer = " ".join([f"The clip shows {things}.", *(told or ["Nothing moves or changes."])])

@@ -471,7 +471,7 @@ def order(item: Item) -> str:
 @answer("clip.caption")
 def clip_caption(item: Item) -> str:
     """Every event with its time, and every motion with its direction."""
-    for time, clause in re.findall(r"At ([\d.]+) seconds ([^.]+)\.", item.reference):
+    for time, clause in re.findall(r"At ([\d.]+) seconds? ([^.]+)\.", item.reference):
         assert time_of(item, clause) == float(time)
     moving = dict(re.findall(r"The (\w+ \w+) moves (\w+)\.", item.reference))
     for thing in item.scene["objects"]:

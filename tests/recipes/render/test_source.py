@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import subprocess
 import sys
 from collections import Counter
@@ -102,6 +103,13 @@ def test_look_and_question_do_not_change_the_key() -> None:
     item = items("scene")[0]
     moved = {**item.scene, "ground": [0, 0, 0], "size": [999, 999]}
     assert content_key("scene", KINDS["scene"].content(moved)) == item.key
+
+
+def test_items_travel_between_processes() -> None:
+    for kind in ("scene", "clip"):
+        item = items(kind)[0]
+        again = pickle.loads(pickle.dumps(item))
+        assert (again.reference, again.regions, png(again)) == (item.reference, item.regions, png(item))
 
 
 def test_kinds_are_mixed_by_weight() -> None:
