@@ -30,7 +30,7 @@ COLOURS = {
     "blue": "#1f77b4", "orange": "#ff7f0e", "green": "#2ca02c", "red": "#d62728", "purple": "#9467bd",
     "brown": "#8c564b", "pink": "#e377c2", "grey": "#7f7f7f", "olive": "#bcbd22", "cyan": "#17becf",
 }  # fmt: skip
-MEASURES = ("Sales", "Visitors", "Orders", "Rain (mm)", "Points", "Stock", "Income", "Trips")
+MEASURES = ("Sales", "Visitors", "Orders", "Exports", "Repairs", "Stock", "Income", "Trips")
 ROTATIONS = (0, 40, 90)
 ROOMY = 200
 """Pixels from which a chart has room for the name of an axis, and more than a few ticks."""
@@ -46,23 +46,26 @@ def plan(rng: Random, look: Look) -> dict[str, Any]:
     most = max(2, min(8, longer // 45))
     px = rng.randint(max(8, longer // 42), max(9, longer // 30))
     makers = {"bar": _bars, "line": _lines, "pie": _shares, "scatter": _points}
+    measure, made = rng.choice(MEASURES), makers[kind](rng, most)
     return {
         "size": [longer, longer * down // across],
         "chart": kind,
-        "title": _title(rng, longer, px),
+        "title": _title(rng, measure, made["labels"], 0.85 * longer, px),
+        "axis": measure,
         "family": rng.choice(FAMILIES),
         "px": px,
         "grid": rng.random() < 0.4,
         "paper": rng.choice(("#ffffff", "#ffffff", "#f7f3e8", "#eef2f7")),
-        **makers[kind](rng, most),
+        **made,
     }
 
 
-def _title(rng: Random, longer: int, px: int) -> str:
-    """The longest of some titles that leaves a margin."""
-    what, year = plural(rng.choice(THINGS), 2), rng.randint(1990, 2029)
-    titles = (f"{rng.choice(MEASURES).split()[0]} of {what}, {year}", f"{capital(what)}, {year}", capital(what))
-    return next((title for title in titles if width(title, "DejaVuSansMono", px * 6 // 5) < 0.85 * longer), titles[-1])
+def _title(rng: Random, measure: str, labels: list[str], room: float, px: int) -> str:
+    """The longest of some titles that fits; with a year, unless the labels are years."""
+    what = plural(rng.choice(THINGS), 2)
+    when = "" if labels and labels[0].isdigit() else f", {rng.randint(1990, 2029)}"
+    titles = (f"{measure} of {what}{when}", f"{capital(what)}{when}", capital(what))
+    return next((title for title in titles if width(title, "DejaVuSansMono", px * 6 // 5) < room), titles[-1])
 
 
 def _labels(rng: Random, count: int) -> list[str]:
@@ -83,7 +86,6 @@ def _bars(rng: Random, most: int) -> dict[str, Any]:
     return {
         "labels": labels,
         "series": [{"name": "", "colour": rng.choice(tuple(COLOURS)), "values": _values(rng, len(labels), limit)}],
-        "axis": rng.choice(MEASURES),
         "lying": rng.random() < 0.3,
         "shown": rng.random() < 0.5,
     }
@@ -106,7 +108,7 @@ def _lines(rng: Random, most: int) -> dict[str, Any]:
         for name, colour in zip(names, colours, strict=True)
     ]
     labels = months if rng.random() < 0.5 else [str(first + at) for at in range(count)]
-    return {"labels": labels, "series": series, "axis": rng.choice(MEASURES), "shown": False, "lying": False}
+    return {"labels": labels, "series": series, "shown": False, "lying": False}
 
 
 def _shares(rng: Random, most: int) -> dict[str, Any]:
@@ -119,7 +121,6 @@ def _shares(rng: Random, most: int) -> dict[str, Any]:
         "labels": _labels(rng, count),
         "series": [{"name": "", "colour": "", "values": values}],
         "colours": rng.sample(tuple(COLOURS), count),
-        "axis": "",
         "shown": rng.random() < 0.6,
         "lying": False,
         "start": rng.choice((0, 90, 45, 180)),
@@ -134,7 +135,7 @@ def _points(rng: Random, most: int) -> dict[str, Any]:
     for name, colour in zip(names, rng.sample(tuple(COLOURS), len(names)), strict=True):
         chosen = [cells.pop(rng.randrange(len(cells))) for _ in range(rng.randint(2, 7))]
         series.append({"name": name, "colour": colour, "points": [list(point) for point in chosen]})
-    return {"labels": [], "series": series, "axis": "y", "limit": limit, "shown": False, "lying": False}
+    return {"labels": [], "series": series, "limit": limit, "shown": False, "lying": False}
 
 
 def content(scene: Mapping[str, Any]) -> Any:

@@ -10,13 +10,13 @@ from recipes.render.records import Question
 
 
 def ask(scene: Mapping[str, Any], rng: Random) -> Question:
-    """A question that fits the kind of chart. Values are asked for only where they are written or marked exactly."""
+    """A question that fits the kind of chart; values are asked for only where they are written."""
+    written = [_value, _difference, _sum] * 2 if scene["shown"] else []
     makers = {
-        "bar": [_kind, _title, _extreme, _count, _compare]
-        + ([_value, _value, _difference, _sum] if scene["shown"] else []),
-        "line": [_kind, _title, _extreme, _count, _trend, _trend],
-        "pie": [_kind, _title, _extreme, _count, _compare] + ([_value, _sum, _difference] if scene["shown"] else []),
-        "scatter": [_kind, _title, _points, _points, _above, _above],
+        "bar": [_kind, _title, _count, *[_extreme, _compare] * 2, *written],
+        "line": [_kind, _title, _count, *[_extreme, _trend] * 3],
+        "pie": [_kind, _title, _count, *[_extreme, _compare] * 2, *written],
+        "scatter": [_kind, _title, *[_points, _above] * 3],
     }[scene["chart"]]
     return rng.choice(makers)(scene, rng)
 
