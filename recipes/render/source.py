@@ -1,0 +1,188 @@
+"""Items by (kind, seed, index), and streams of them mixed by weight, with training and evaluation kept apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import count as numbers
+from random import Random
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from recipes.render.article import ARTICLE
+from recipes.render.chart import CHART
+from recipes.render.clip import CLIP
+from recipes.render.fonts import check_scripts
+from recipes.render.formulas import FORMULAS
+from recipes.render.receipt import RECEIPT
+from recipes.render.records import DoesNotFit, Drawing, Form, Item, Look, Question, content_key, random_of
+from recipes.render.scene import SCENE
+from recipes.render.table import TABLE
+from recipes.sources import RawRow, Split, question_split
+
+KINDS = {
+    "article": ARTICLE,
+    "table": TABLE,
+    "receipt": RECEIPT,
+    "formulas": FORMULAS,
+    "chart": CHART,
+    "scene": SCENE,
+    "clip": CLIP,
+}
+SMALLEST_SIDE, LARGEST_SIDE = 112, 4096
+_ATTEMPTS = 2000
+"""Random contents tried for one item; about one in five belongs to the evaluation split."""
+
+
+def render_item(
+    kind: str,
+    seed: int,
+    index: int,
+    split: Split = "train",
+    look: Look | None = None,
+    short_share: float = 0.5,
+) -> Item:
+    """Item `index` of a kind: always the same one for the same arguments, in any process.
+
+    Random contents are made until one belongs to the split (by the hash of what is shown) and fits the size.
+
+    Args:
+        kind: One of KINDS.
+        seed: Of the data set.
+        index: Number within the split, from 0.
+        split: train or eval. No content is in both, whatever seeds, sizes and questions.
+        look: Size of the images and scripts of the texts.
+        short_share: Share of short answers among the questions that have a short one; the others want a sentence.
+
+    Raises:
+        ValueError: there is no such kind, or nothing of it fits images of this size.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"there is nothing to render of kind {kind!r}: choose among {', '.join(KINDS)}.")
+    look = look or Look()
+    for attempt in range(_ATTEMPTS):
+        rng = random_of("render", kind, seed, split, index, attempt)
+        try:
+            scene = KINDS[kind].plan(rng, look)
+            key = content_key(kind, KINDS[kind].content(scene))
+            if question_split(key) == split:
+                drawing = KINDS[kind].draw(scene)
+                break
+        except DoesNotFit:
+            continue
+    else:
+        raise ValueError(
+            f"nothing of kind {kind!r} fits images of {look.side[0]} to {look.side[1]} pixels: allow larger ones."
+        )
+    question = KINDS[kind].ask(scene, rng)
+    place: dict[str, Any] = {"kind": kind, "seed": seed, "index": index, "split": split, "key": key, "scene": scene}
+    return _item(place, drawing, question, _form(question, rng, short_share))
+
+
+def _form(question: Question, rng: Random, short_share: float) -> Form:
+    if not question.sentence:
+        return "short" if question.kind == "latex" else "free"
+    return "short" if rng.random() < short_share else "free"
+
+
+def _item(place: Mapping[str, Any], drawing: Drawing, question: Question, form: Form) -> Item:
+    """Puts the question into words for the form of its answer."""
+    sentence = bool(question.sentence) and form == "free"
+    hint = "Answer in a full sentence." if sentence else question.hint
+    text = f"{question.text} {hint}".strip()
+    media = {"type": "image" if drawing.times is None else "video"}
+    return Item(
+        **place,
+        images=drawing.images,
+        times=drawing.times,
+        messages=({"role": "user", "content": [media, {"type": "text", "text": text}]},),
+        reference=question.sentence if sentence else question.answer,
+        solution=question.steps,
+        form=form,
+        regions=drawing.regions,
+        asked=question,
+    )
+
+
+class RenderSource(BaseModel):
+    """Rendered pages, charts, scenes and clips, without end. A fifth of all contents is for evaluation only, chosen by
+    a hash of what is shown: whatever the seed, the look and the question, nothing trained on is evaluated on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    kind: Literal["render"] = "render"
+    """render: images and clips with exact ground truth."""
+    mixture: dict[str, float] = Field(default_factory=lambda: dict.fromkeys(KINDS, 1.0), min_length=1)
+    """Share of each kind, relative to the others: article, table, receipt, formulas, chart, scene, clip."""
+    side: tuple[int, int] = (336, 672)
+    """Smallest and largest length of an image's longer side, in pixels."""
+    scripts: tuple[str, ...] = Field(default=("latin", "greek", "cyrillic"), min_length=1)
+    """Scripts of running text: latin, greek, cyrillic, georgian, armenian; the first is the most frequent."""
+    short_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of short answers among the questions that have one; the others want a full sentence."""
+
+    @field_validator("mixture")
+    @classmethod
+    def _known_kinds(cls, mixture: dict[str, float]) -> dict[str, float]:
+        for name, weight in mixture.items():
+            if name not in KINDS:
+                raise ValueError(f"there is nothing to render of kind {name!r}: choose among {', '.join(KINDS)}")
+            if weight < 0:
+                raise ValueError(f"the weight of {name} is {weight}, and must not be negative")
+        if not any(mixture.values()):
+            raise ValueError("all weights are 0: give at least one kind a share")
+        return mixture
+
+    @field_validator("side")
+    @classmethod
+    def _possible_side(cls, side: tuple[int, int]) -> tuple[int, int]:
+        if not SMALLEST_SIDE <= side[0] <= side[1] <= LARGEST_SIDE:
+            raise ValueError(
+                f"{list(side)} must be a smallest and a largest side within {SMALLEST_SIDE} and {LARGEST_SIDE} pixels"
+            )
+        return side
+
+    @field_validator("scripts")
+    @classmethod
+    def _known_scripts(cls, scripts: tuple[str, ...]) -> tuple[str, ...]:
+        check_scripts(scripts)
+        return scripts
+
+    def has_eval(self) -> bool:
+        return True
+
+    def describe(self) -> str:
+        return f"render ({', '.join(name for name, weight in self.mixture.items() if weight)})"
+
+    def item(self, split: Split, seed: int, index: int) -> Item:
+        """Item `index` of the mixture; a pure function, so that a stream can go on anywhere and in many workers."""
+        kinds, weights = zip(*self.mixture.items(), strict=True)
+        kind = random_of("mixture", seed, split, index).choices(kinds, weights)[0]
+        return render_item(kind, seed, index, split, Look(side=self.side, scripts=self.scripts), self.short_share)
+
+    def items(self, split: Split, seed: int, start: int = 0, step: int = 1) -> Iterator[Item]:
+        """Items `start`, `start + step`, ... without end; worker w of n takes start=w, step=n."""
+        for index in numbers(start, step):
+            yield self.item(split, seed, index)
+
+    def rows(self, split: Split, seed: int, count: int) -> Iterator[RawRow]:
+        """The first `count` items as mappings: prompt (messages), reference, solution, images, videos and more."""
+        for index in range(count):
+            item = self.item(split, seed, index)
+            yield RawRow(values=row_values(item), place=f"rendered {item.kind}, {split} item {index}")
+
+
+def row_values(item: Item) -> dict[str, Any]:
+    """An item as columns. An image item has one PIL image in `images`; a clip has one mapping in `videos` with its
+    frames (PIL images) and times (s)."""
+    clip = [{"frames": list(item.images), "times": list(item.times)}] if item.times else []
+    return {
+        "prompt": [dict(message) for message in item.messages],
+        "reference": item.reference,
+        "solution": item.solution,
+        "images": [] if item.times else list(item.images),
+        "videos": clip,
+        "kind": item.kind,
+        "form": item.form,
+        "asked": item.asked.kind,
+    }
