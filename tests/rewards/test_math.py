@@ -164,10 +164,10 @@ UNITS = [
 def test_repeated_notation_is_answered_in_time(unit):
     big, small = (unit * 100_000)[:100_000], (unit * 1000)[:1900]
     for text in (big, f"The answer is {big}", f"\\boxed{{{small}}}", f"Answer: {small}"):
-        start = time.process_time()
+        start = time.thread_time()
         assert math(answer=text, reference="42") == 0.0
-        # In this process; the worker's share is bounded by its limit, see test_sandbox.py.
-        assert time.process_time() - start < 0.5
+        # In this thread: others may clean up after earlier tests; the worker's share is bounded, see test_sandbox.py.
+        assert time.thread_time() - start < 0.5
 
 
 BOMBS = [
