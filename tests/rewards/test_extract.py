@@ -79,9 +79,9 @@ def test_any_text_is_read(text):
 def test_linear_time():
     def seconds(size: int) -> float:
         text = "The answer is $x$ or \\boxed{1 and **bold** [2] = 3.5 \n" * size
-        start = time.process_time()
+        start = time.thread_time()
         final_answer(text)
-        return time.process_time() - start
+        return time.thread_time() - start
 
     seconds(100)
     assert seconds(20_000) < 1.0

@@ -201,9 +201,9 @@ def test_the_time_limit_leaves_two_seconds_for_an_answer():
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_bomb_does_not_go_off(bomb):
     for answer, reference in ((bomb, "42"), (bomb, "x^2+1"), ("42", bomb), (f"{bomb} + 1", bomb)):
-        start = time.process_time()
+        start = time.thread_time()
         assert math(answer=f"\\boxed{{{answer}}}", reference=reference) == 0.0
-        assert time.process_time() - start < 0.5
+        assert time.thread_time() - start < 0.5
     assert math(answer=f"\\boxed{{{bomb}}}", reference=bomb) == 1.0
 
 
