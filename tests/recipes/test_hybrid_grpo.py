@@ -273,4 +273,5 @@ def test_routed_rewards_are_recorded_and_evaluated(tmp_path: Path, model: Path) 
     for r in short:
         if r["reward_info"]["routed_accuracy/route"] == "probability" and r["answer"].strip():
             by_row.setdefault((r["step"], r["row"]), set()).add(r["rewards"]["routed_accuracy"])
+    assert by_row
     assert all(max(values) - min(values) < 1e-2 for values in by_row.values()), "short mode: one prefix, one value"
