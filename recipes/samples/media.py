@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from base_model.video_settings import VideoSettings
 from recipes.row_media import MissingMedia, PathRefused, media_path
 from recipes.samples.sample import Rejected
+from recipes.sources import Split
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,6 +35,26 @@ class MediaSettings(BaseModel):
     """Whether image files that end too early are taken, with their missing part grey."""
     max_images: int = Field(32, ge=1)
     """Most images and videos of one sample."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Opening:
+    """How a source is opened."""
+
+    split: Split
+    seed: int
+    """Of the source."""
+    media: MediaSettings = field(default_factory=MediaSettings)
+    """Which images of files are taken."""
+    video: VideoSettings = field(default_factory=VideoSettings)
+    """How clips are read."""
+    random_video: bool = True
+    """Whether each training clip gets a frame rate and a package size of its own."""
+
+    def clip(self, sample: int | str) -> VideoSettings:
+        """How the clip of one sample is read."""
+        drawn = self.random_video and self.split == "train"
+        return self.video.drawn(self.seed, sample) if drawn else self.video
 
 
 def open_image(handle: Any, settings: MediaSettings, place: str) -> Image:
