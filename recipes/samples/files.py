@@ -160,7 +160,7 @@ class OpenRow:
         if count > self.files.opening.media.max_images:
             raise Rejected("too_long", f"{self.place}: {count} media, more than {self.files.opening.media.max_images}.")
 
-    def _found(self, value: Any) -> Path:
+    def _found(self, value: Any) -> Any:
         config = self.files.config
         folder = config.media_folder or self.line.path.parent
         return found(value, folder, outside=config.media_outside, place=self.place)
