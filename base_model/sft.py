@@ -4,7 +4,7 @@ The optimiser loop, schedules, logging and resuming are transformers' ``Trainer`
 the fused head and checkpoints in the model's own layout.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ class SftExample:
 
     prompt_ids: Sequence[int]
     response_ids: Sequence[int]
+    inputs: Mapping[str, Any] | None = None  # of the prompt's images and videos; see packing.PackedMedia
 
 
 class SftDataset(Dataset[SftExample]):
@@ -40,7 +41,7 @@ class SftDataset(Dataset[SftExample]):
 
 def collate_packed(examples: Sequence[SftExample]) -> dict[str, Any]:
     """One packed batch out of examples, attention isolated per example."""
-    return {"batch": pack_sequences([(e.prompt_ids, e.response_ids) for e in examples])}
+    return {"batch": pack_sequences([(e.prompt_ids, e.response_ids) for e in examples], [e.inputs for e in examples])}
 
 
 class PackedTrainer(Trainer):
