@@ -55,6 +55,7 @@ class StageTrainer(PackedTrainer):
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
         """The micro-batches of one optimiser step, and the target tokens that they hold together."""
+        self.meter.reset()
         with self.meter.waiting():
             batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
         for batch in batches:
@@ -84,7 +85,7 @@ class StageTrainer(PackedTrainer):
         return self.lr_scheduler
 
     def learning_rates(self) -> dict[str, float]:
-        """Learning rate of each part in the next step."""
+        """Learning rate of each part, as the optimiser has it."""
         return {group["part"]: group["lr"] for group in self.optimizer.param_groups}
 
     def compute_loss(
