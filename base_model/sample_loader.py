@@ -81,7 +81,6 @@ class PackedLoader(IterableDataset[dict[str, Any]]):
         budget: of a batch; a sample that exceeds it alone is left out.
         window: samples among which a batch is chosen (look-ahead).
         workers: processes that make samples; 0 = this one. They change nothing but the time.
-        rank, ranks: this process's share of the samples: every ``ranks``-th one.
         position: where to go on, as a batch told it; None = from the start.
 
     Raises:
@@ -96,12 +95,10 @@ class PackedLoader(IterableDataset[dict[str, Any]]):
         *,
         window: int = 64,
         workers: int = 0,
-        rank: int = 0,
-        ranks: int = 1,
         position: Mapping[str, Any] | None = None,
     ) -> None:
         self.fetch, self.phases, self.budget = fetch, list(phases), budget
-        self.window, self.workers, self.rank, self.ranks = window, workers, rank, ranks
+        self.window, self.workers = window, workers
         self.position = dict(position) if position else Position().dump()
         self.dropped = 0
 
@@ -152,15 +149,13 @@ class PackedLoader(IterableDataset[dict[str, Any]]):
                 )
 
     def _tickets(self, phase: Phase, position: Position) -> Iterator["Ticket"]:
-        """This rank's draws from the position on."""
+        """Draws from the position on."""
         draw, counts = position.draw, position.counts
         while True:
             name = phase.source_of(draw)
             number = counts.get(name, 0)
-            mine = draw % self.ranks == self.rank
             draw, counts = draw + 1, {**counts, name: number + 1}
-            if mine:
-                yield Ticket((name, number), (draw, counts))
+            yield Ticket((name, number), (draw, counts))
 
     def _fetched(self, tickets: Iterable["Ticket"]) -> Generator["Fetched", None, None]:
         """The samples of the tickets, in order."""

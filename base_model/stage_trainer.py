@@ -50,7 +50,7 @@ class StageTrainer(PackedTrainer):
         self.position: Mapping[str, Any] | None = None
 
     def get_train_dataloader(self) -> Any:
-        """The loader as it is: it knows ranks and workers itself, and nothing may read ahead of its position."""
+        """The loader as it is: it has workers of its own, and nothing may read ahead of its position."""
         return self.train_dataset
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
