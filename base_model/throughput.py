@@ -7,7 +7,7 @@ from typing import Any
 
 from base_model.example_packing import view_count
 from base_model.flops import FlopCount
-from base_model.training_example import TrainingExample
+from base_model.sample_loader import Labelled
 
 
 class Meter:
@@ -39,16 +39,16 @@ class Meter:
         finally:
             self.wait_s += time.perf_counter() - start
 
-    def add(self, batch: Any, samples: Sequence[tuple[str, TrainingExample]]) -> None:
+    def add(self, batch: Any, samples: Sequence[Labelled]) -> None:
         """A packed batch will be trained on."""
         self.batches += 1
         self.samples += len(samples)
         self.targets += len(batch.targets_T)
         self.packed += batch.input_ids.numel()
-        self.views += sum(view_count(example) for _, example in samples)
+        self.views += sum(view_count(sample.example) for sample in samples)
         self.operations += self.flops.count(batch) if self.flops else 0.0
-        for source, _ in samples:
-            self.by_source[source] = self.by_source.get(source, 0) + 1
+        for sample in samples:
+            self.by_source[sample.source] = self.by_source.get(sample.source, 0) + 1
 
     def figures(self) -> dict[str, float]:
         """Flat metrics of the step so far; rates are per second of wall time, waiting included."""

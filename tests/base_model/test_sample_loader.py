@@ -1,4 +1,4 @@
-"""Packed batches of a mixture: the same ones whatever the workers, and after a resumption from any of them."""
+"""Packed batches of numbered samples: the same ones whatever the workers, and after a resumption from any of them."""
 
 import json
 from itertools import islice
@@ -8,51 +8,47 @@ import pytest
 import torch
 
 from base_model import sample_loader
-from base_model.sample_loader import PackedLoader, Phase
+from base_model.sample_loader import Labelled, PackedLoader, Phase
 from base_model.sample_packer import Budget
 from base_model.training_example import TrainingExample
 
 
-def fetch(source: str, number: int) -> TrainingExample | None:
-    """Lengths between 2 and 40; every seventh is left out; ids tell source and number."""
-    if number % 7 == 3:
-        return None
-    length = 2 + (number * 17 + len(source)) % 39
+def labelled(source: str, number: int) -> Labelled:
+    """Lengths between 2 and 96, some of which exceed the budget; ids tell source and number."""
+    length = 2 + (number * 17 + len(source)) % 39 + 60 * (number % 7 == 3)
     ids = (ord(source[0]), number, *range(length - 2))
-    inputs = {"pixel_values": [[torch.full((2, 2), float(number))]], "names": ["x"]} if source == "image" else None
-    return TrainingExample(ids=ids, target_spans=((1, 2),), inputs=inputs)
+    inputs = {"pixel_values": [[torch.full((2, 2), float(number))]], "names": ["x"]} if number % 2 else None
+    return Labelled(source, TrainingExample(ids=ids, target_spans=((1, 2),), inputs=inputs), {"note": number})
 
 
 def loader(**changes: Any) -> PackedLoader:
     phases = [
-        Phase(batches=6, source_of=lambda draw: "text" if draw % 3 else "image"),
-        Phase(batches=6, source_of=lambda draw: "extra" if draw % 2 else "image"),
+        Phase(batches=6, sample=lambda number: labelled("captions" if number % 3 else "text", number)),
+        Phase(batches=6, sample=lambda number: labelled("extra", number)),
     ]
-    return PackedLoader(fetch, phases, Budget(80, views=4), **({"window": 9} | changes))
+    return PackedLoader(phases, Budget(80, views=4), **({"window": 9} | changes))
 
 
 def contents(batch: dict[str, Any]) -> tuple[Any, ...]:
     views = [view.tolist() for media in batch["batch"].media for view in media.inputs["pixel_values"][0]]
-    return batch["batch"].input_ids.tolist(), [source for source, _ in batch["samples"]], views, batch["position"]
+    labels = [(sample.source, sample.notes) for sample in batch["samples"]]
+    return batch["batch"].input_ids.tolist(), labels, views, batch["position"]
 
 
 def test_every_sample_comes_in_time_and_once() -> None:
-    batches = list(loader())
+    whole = loader()
+    batches = list(whole)
     assert len(batches) == 12
-    got = [(example.ids[0], example.ids[1]) for batch in batches for _, example in batch["samples"]]
+    got = [sample.example.ids[:2] for batch in batches for sample in batch["samples"]]
     assert len(set(got)) == len(got)
-    final = batches[-1]["position"]
-    waiting = {(ord(source[0]), number) for source, number in final["waiting"]}
-    drawn = {
-        (ord(source[0]), number)
-        for source, count in final["counts"].items()
-        for number in range(count)
-        if fetch(source, number) is not None
-    }
-    assert set(got) | waiting == drawn
-    assert final["draw"] == sum(final["counts"].values())
-    assert "extra" not in batches[5]["position"]["counts"]
-    assert final["counts"]["extra"] > 5
+    assert not any(sample.source == "extra" for batch in batches[:6] for sample in batch["samples"])
+    turn, end = batches[5]["position"], batches[-1]["position"]
+    assert (turn["phase"], end["phase"], end["batch"]) == (0, 1, 12)
+    drawn = [("captions" if n % 3 else "text", n) for n in range(turn["number"])]
+    drawn += [("extra", n) for n in range(end["number"])]
+    fitting = {(ord(s[0]), n) for s, n in drawn if len(labelled(s, n).example.ids) <= 80}
+    assert set(got) | {(ord("e"), number) for _, number in end["waiting"]} == fitting
+    assert whole.dropped == len(drawn) - len(fitting) > 3
 
 
 @pytest.mark.parametrize("stop", [1, 5, 6, 9])
@@ -74,8 +70,8 @@ def test_the_global_generator_is_left_alone() -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_sources_that_give_nothing_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sample_loader, "MOST_DROPPED", 20)
-    nothing = PackedLoader(lambda *_: None, [Phase(batches=1, source_of=lambda _: "empty")], Budget(8))
-    with pytest.raises(ValueError, match="20 samples in succession were left out, the last one number 19 of 'empty'"):
-        next(iter(nothing))
+def test_a_budget_that_nothing_fits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample_loader, "MOST_DROPPED", 5)
+    small = PackedLoader([Phase(batches=1, sample=lambda _: labelled("large", 3))], Budget(20))
+    with pytest.raises(ValueError, match="5 samples in succession exceed a batch's 20 tokens or 0 views"):
+        next(iter(small))
