@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 
@@ -26,7 +27,7 @@ class TrainingExample:
 
     def __post_init__(self) -> None:
         edges = [0, *(edge for span in self.target_spans for edge in span)]
-        assert all(a < b for a, b in zip(edges, edges[1:], strict=False)), self.target_spans
+        assert all(a < b for a, b in pairwise(edges)), self.target_spans
         assert edges[-1] <= len(self.ids), (self.target_spans, len(self.ids))
 
     @property
