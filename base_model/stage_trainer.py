@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 
 from base_model.packed_lm import PackedCausalLM
 from base_model.packing import PackedBatch
-from base_model.sample_loader import PackedLoader
+from base_model.sample_loader import Labelled, PackedLoader
 from base_model.sft import PackedTrainer
 from base_model.throughput import Meter
 from base_model.trainable import parameter_groups
@@ -48,6 +48,7 @@ class StageTrainer(PackedTrainer):
         super().__init__(model, args, loader, **kwargs)
         self.settings, self.meter = optimizer_settings, meter
         self.position: Mapping[str, Any] | None = None
+        self.samples: list[Labelled] = []  # of the current step
 
     def get_train_dataloader(self) -> Any:
         """The loader as it is: it has workers of its own, and nothing may read ahead of its position."""
@@ -58,11 +59,12 @@ class StageTrainer(PackedTrainer):
         self.meter.reset()
         with self.meter.waiting():
             batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.samples = [sample for batch in batches for sample in batch["samples"]]
         for batch in batches:
             self.meter.add(batch["batch"], batch["samples"])
         if batches:
             self.position = batches[-1]["position"]
-        return batches, count
+        return [{"batch": batch["batch"]} for batch in batches], count
 
     optimizer: Any
     lr_scheduler: Any

@@ -11,8 +11,35 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from base_model.training_settings import OptimizerSettings, PartName
 from base_model.video_settings import VideoSettings
 from recipes.models import ModelConfig
-from recipes.rendered_examples import RenderedSource
+from recipes.samples.media import MediaSettings
+from recipes.samples.stream import SampleSource
 from rollouts.modes import ModesConfig
+
+FRAME_BY_FRAME = VideoSettings(package=1, training_packages=(1,))
+"""Every frame in a package of its own, as an image: before the upgrade from 2D to 3D."""
+
+
+class Mixture(BaseModel):
+    """How much comes from each source."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    weights: dict[str, float] = {}
+    """Name of a source -> how many samples come from it, relative to the others."""
+    shares: dict[str, float] = {}
+    """Name of a source -> share of all samples, such as {text: 0.1}; the others divide what is left by weight."""
+
+    @model_validator(mode="after")
+    def _gives_something(self) -> Mixture:
+        values = [*self.weights.values(), *self.shares.values()]
+        if min(values, default=0) < 0 or not any(values):
+            raise ValueError(f"the mixture {self.weights | self.shares} needs numbers of 0 or more, and one above 0")
+        return self
+
+    @property
+    def sources(self) -> list[str]:
+        """Sources that it draws from."""
+        return [name for name, amount in (self.weights | self.shares).items() if amount]
 
 
 class Stage(OptimizerSettings):
@@ -22,10 +49,10 @@ class Stage(OptimizerSettings):
     """Name in metrics and folders."""
     train: list[PartName] = Field(min_length=1)
     """Parts that train: resampler, vision tower, language model; the others are frozen."""
-    mixture: dict[str, float] = Field(min_length=1)
-    """Weight of each source, relative to the others."""
-    decay_mixture: dict[str, float] | None = None
-    """Weights during the decay phase of a wsd schedule; null = those of `mixture`."""
+    mixture: Mixture
+    """What it learns from."""
+    decay_mixture: Mixture | None = None
+    """What it learns from in the decay phase of a wsd schedule; null = the same mixture."""
     steps: int = Field(ge=1)
     """Optimiser steps."""
     tokens_per_batch: int = Field(4096, ge=16)
@@ -36,19 +63,12 @@ class Stage(OptimizerSettings):
     """Packed batches per step."""
     gradient_checkpointing: bool = False
     """Recompute layers in the backward pass."""
-    modes: ModesConfig = ModesConfig(mode="short")
-    """Modes that samples are trained in: hybrid draws one for each sample that has a worked solution."""
-    video: VideoSettings = VideoSettings(package=1)
-    """How clips are read; package 1 = frame by frame."""
-    random_video: bool = False
-    """Each clip gets a package size and a frame rate drawn from video.training_packages and video.training_fps (the
-    upgrade from 2D to 3D)."""
+    video: VideoSettings = FRAME_BY_FRAME
+    """How clips are read; each gets a frame rate drawn from training_fps and a package size drawn from
+    training_packages. By default frame by frame; {} draws packages of 1 to 6 (the upgrade from 2D to 3D)."""
 
     @model_validator(mode="after")
-    def _mixtures_give_something(self) -> Stage:
-        for name, mixture in (("mixture", self.mixture), ("decay_mixture", self.decay_mixture)):
-            if mixture is not None and (min(mixture.values(), default=0) < 0 or not any(mixture.values())):
-                raise ValueError(f"stage {self.name}: {name} {mixture} needs weights of 0 or more, and one above 0")
+    def _phases_fit(self) -> Stage:
         if self.decay_mixture is not None and self.schedule.kind != "wsd":
             raise ValueError(f"stage {self.name}: decay_mixture needs a decay phase: set schedule.kind to wsd")
         if self.schedule.warmup_steps + self.schedule.decay_steps > self.steps:
@@ -58,18 +78,17 @@ class Stage(OptimizerSettings):
             )
         return self
 
-    def phases(self) -> list[tuple[int, dict[str, float]]]:
-        """(optimiser steps, weights) of each mixture, in order."""
+    def phases(self) -> list[tuple[int, Mixture]]:
+        """(optimiser steps, mixture), in order."""
+        decay = self.schedule.decay_steps
         if self.decay_mixture is None:
             return [(self.steps, self.mixture)]
-        decay = self.schedule.decay_steps
         return [(self.steps - decay, self.mixture), (decay, self.decay_mixture)]
 
     @property
     def sources(self) -> list[str]:
         """Sources that the stage draws from."""
-        mixtures = (self.mixture, self.decay_mixture or {})
-        return list(dict.fromkeys(name for mixture in mixtures for name, weight in mixture.items() if weight))
+        return list(dict.fromkeys(name for _, mixture in self.phases() for name in mixture.sources))
 
 
 class StageEvaluation(BaseModel):
@@ -94,8 +113,15 @@ class StagedConfig(BaseModel):
     """Seed of data and modes."""
     model: ModelConfig
     """The model to start from."""
-    sources: dict[str, RenderedSource] = Field(min_length=1)
-    """Sources by name; the stages' mixtures draw from them."""
+    sources: dict[str, SampleSource] = Field(min_length=1)
+    """Sources by name, from which the stages' mixtures draw; `kind` is rendered, qa, caption, interleaved, ocr, video
+    or chat."""
+    media: MediaSettings = MediaSettings()
+    """Which images and videos of files are taken."""
+    max_bad: float = Field(0.1, ge=0, le=1)
+    """Largest share of a source's rows that may be refused (too long ones included) before the run stops."""
+    modes: ModesConfig = ModesConfig()
+    """What short and long mode are; a sample with reasoning is trained in long mode, any other in short mode."""
     stages: list[Stage] = Field(min_length=1)
     """The stages, in order."""
     evaluation: StageEvaluation = StageEvaluation()

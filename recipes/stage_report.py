@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from base_model.stage_trainer import StageTrainer
+    from recipes.stage_data import StageData
     from recipes.stages import StageRun
 
 
-def stage_report(stage_run: StageRun, trainer: StageTrainer, processor: Any) -> Any:
+def stage_report(stage_run: StageRun, trainer: StageTrainer, data: StageData) -> Any:
     """A callback of transformers' Trainer."""
     from transformers import TrainerCallback
 
-    from recipes.console import StepBar
-    from recipes.stage_data import held_out
+    from recipes.console import StepBar, say
 
     stage, run, first = stage_run.stage, stage_run.run, stage_run.first_step
     evaluation = stage_run.config.evaluation
@@ -24,7 +24,7 @@ def stage_report(stage_run: StageRun, trainer: StageTrainer, processor: Any) -> 
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             run.truncate_after(first + state.global_step)
-            self.held_out = held_out(stage_run.config, stage_run.number, processor) if evaluation.samples else {}
+            self.held_out = data.held_out()
             self.bar = StepBar(stage.name, stage.steps, state.global_step)
             self.bar.__enter__()
 
@@ -33,6 +33,7 @@ def stage_report(stage_run: StageRun, trainer: StageTrainer, processor: Any) -> 
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.figures = trainer.meter.figures()
+            data.note(trainer.samples)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if not logs or "loss" not in logs:
@@ -52,6 +53,8 @@ def stage_report(stage_run: StageRun, trainer: StageTrainer, processor: Any) -> 
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.bar.__exit__(None, None, None)
+            for line in data.refused.lines():
+                say(line)
 
     return Report()
 

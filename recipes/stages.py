@@ -104,7 +104,7 @@ class StageRun:
         from base_model.packed_lm import compute_dtype
         from base_model.stage_trainer import StageTrainer
         from base_model.throughput import Meter
-        from recipes.stage_data import stage_loader
+        from recipes.stage_data import StageData
         from recipes.stage_report import stage_report
 
         arguments = self._arguments()
@@ -114,9 +114,10 @@ class StageRun:
             measure_peak(torch.device(arguments.device), dtype),
             self.stage.tokens_per_batch,
         )
-        loader = stage_loader(self.config, self.number, processor, checkpoint)
+        data = StageData(self.config, self.number, processor)
+        loader = data.loader(checkpoint)
         trainer = StageTrainer(packed, arguments, loader, optimizer_settings=self.stage, meter=meter)
-        trainer.add_callback(stage_report(self, trainer, processor))
+        trainer.add_callback(stage_report(self, trainer, data))
         trainer.remove_callback(PrinterCallback)
         return trainer
 
