@@ -28,8 +28,8 @@ class Completion:
 
     text: str
     token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    """Natural log-probability of each of them, at temperature 1."""
+    logprobs: tuple[float | None, ...]
+    """Natural log-probability of each of them, at temperature 1; None for a token that ends inside a character."""
     prompt_tokens: int
     """Tokens that were read, the images' included."""
     peak_bytes: int
@@ -48,6 +48,7 @@ def complete(
     images: Sequence[bytes] = (),
     projector: Path | None = None,
     max_tokens: int = 32,
+    banned: Sequence[int] = (),
     context: int = 2048,
     threads: int = 1,
 ) -> Completion:
@@ -59,6 +60,7 @@ def complete(
         images: encoded image files (PNG and the like), in the prompt's order.
         projector: GGUF file of the vision tower; needed for images.
         max_tokens: most tokens of the answer.
+        banned: ids that are never chosen; log-probs are those without the ban.
         context: tokens of prompt and answer together.
         threads: CPU threads.
 
@@ -71,18 +73,27 @@ def complete(
         "prompt": prompt,
         "images": [base64.b64encode(image).decode() for image in images],
         "max_tokens": max_tokens,
+        "banned": list(banned),
         "context": context,
         "threads": threads,
     }
     answer = _in_child("complete", request)
-    tokens = answer["tokens"]
     return Completion(
         text=answer["text"],
-        token_ids=tuple(token["id"] for token in tokens),
-        logprobs=tuple(token["logprob"] for token in tokens),
+        token_ids=tuple(answer["ids"]),
+        logprobs=tuple(_align(answer["ids"], answer["reported"])),
         prompt_tokens=answer["prompt_tokens"],
         peak_bytes=answer["peak_bytes"],
     )
+
+
+def _align(ids: Sequence[int], reported: Sequence[Mapping[str, Any]]) -> list[float | None]:
+    """The log-prob of each token; llama.cpp reports none for a token whose text is not whole yet."""
+    logprobs: list[float | None] = []
+    rest = list(reported)
+    for token in ids:
+        logprobs.append(rest.pop(0)["logprob"] if rest and rest[0]["id"] == token else None)
+    return logprobs
 
 
 def tokenize(model: Path, texts: Sequence[str]) -> list[list[int]]:

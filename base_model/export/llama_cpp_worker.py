@@ -28,7 +28,9 @@ def _server(request: dict[str, Any]) -> Any:
     params.n_ctx = request.get("context", 512)
     params.n_parallel = 1
     params.warmup = False
-    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32  # f16 alone costs 1e-3 in log-probs
+    # Halves in the attention or its cache cost 1e-3 in log-probs each.
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = request.get("threads", 1)
     params.hostnames = ["127.0.0.1"]
     params.port = 0
@@ -56,10 +58,12 @@ def _complete(request: dict[str, Any]) -> dict[str, Any]:
         "n_probs": 1,
         "cache_prompt": False,
         "return_tokens": True,
+        "logit_bias": [[token, False] for token in request["banned"]],
     }
     reply = _post(server, "/completion", body)
-    tokens = [{"id": each["id"], "logprob": each["logprob"]} for each in reply["completion_probabilities"]]
-    return {"text": reply["content"], "tokens": tokens, "prompt_tokens": reply["tokens_evaluated"]}
+    reported = [{"id": each["id"], "logprob": each["logprob"]} for each in reply.get("completion_probabilities", [])]
+    ids, read = reply["tokens"], reply["tokens_evaluated"]
+    return {"text": reply["content"], "ids": ids, "reported": reported, "prompt_tokens": read}
 
 
 def _tokenize(request: dict[str, Any]) -> dict[str, Any]:
