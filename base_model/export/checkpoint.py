@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 MODEL = "model.safetensors"
@@ -46,8 +48,9 @@ class Checkpoint:
     @cached_property
     def config(self) -> Any:
         """The transformers configuration."""
-        import base_model.vlm  # noqa: F401  makes the Auto classes know the layout
         from transformers import AutoConfig
+
+        import base_model.vlm  # noqa: F401  makes the Auto classes know the layout
 
         return AutoConfig.from_pretrained(self.folder, local_files_only=True)
 
@@ -76,6 +79,13 @@ class Checkpoint:
         with safe_open(self.folder / self.files[name], framework="pt") as opened:
             return opened.get_tensor(name)
 
+    def names_by_file(self) -> dict[str, list[str]]:
+        """The names in each file."""
+        names: dict[str, list[str]] = {}
+        for name, file in self.files.items():
+            names.setdefault(file, []).append(name)
+        return names
+
     def skeleton(self) -> nn.Module:
         """The model on the meta device: names and shapes without memory."""
         from transformers import AutoModelForCausalLM
@@ -89,6 +99,18 @@ class Checkpoint:
             for path in self.folder.glob(pattern):
                 if path.is_file() and path.name != "adapter_config.json":
                     shutil.copyfile(path, target / path.name)
+
+
+def save_shard(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write one safetensors file."""
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+
+
+def write_index(places: Mapping[str, str], target: Path) -> None:
+    """Write which shard each tensor lies in."""
+    size = sum((target / file).stat().st_size for file in set(places.values()))
+    index = {"metadata": {"total_size": size}, "weight_map": dict(places)}
+    (target / INDEX).write_text(json.dumps(index, indent=1))
 
 
 def _files_by_name(folder: Path) -> dict[str, str]:

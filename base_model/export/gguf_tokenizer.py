@@ -72,7 +72,7 @@ def _steps(rule: dict[str, Any] | None) -> list[dict[str, Any]]:
     return list(rule["pretokenizers"]) if rule["type"] == "Sequence" else [rule]
 
 
-def _tokens(tokenizer: Any, vocabulary: int) -> tuple[list[str], list[int]]:
+def _tokens(tokenizer: Any, vocabulary: int) -> tuple[list[str], list[Any]]:
     """Text and kind of every id; llama.cpp finds control tokens in a prompt before it splits the rest."""
     from gguf import TokenType
 

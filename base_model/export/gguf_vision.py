@@ -16,7 +16,7 @@ from base_model.export.checkpoint import Checkpoint
 from base_model.export.gguf_file import FILE_TYPES, Entry, write
 
 MINICPMV_4_5 = 6
-"""llama.cpp's number of the layout: slices between <slice> tags, rows joined by a newline, queries read from the file."""
+"""llama.cpp's number of the layout: <slice> tags, rows joined by a newline, the number of queries from the file."""
 
 TABLE_SIDE = 70
 """Entries per side of the position table that llama.cpp looks up, whatever the file says."""
@@ -42,7 +42,11 @@ _RESAMPLER = MappingProxyType(
         "kv_proj.weight": "resampler.kv.weight",
         "attn.out_proj.weight": "resampler.attn.out.weight",
         "attn.out_proj.bias": "resampler.attn.out.bias",
-        **{f"ln_{part}.{kind}": f"resampler.ln_{part}.{kind}" for part in ("q", "kv", "post") for kind in ("weight", "bias")},
+        **{
+            f"ln_{part}.{kind}": f"resampler.ln_{part}.{kind}"
+            for part in ("q", "kv", "post")
+            for kind in ("weight", "bias")
+        },
     }
 )
 

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from base_model.export.checkpoint import MODEL, Checkpoint
+from base_model.export.checkpoint import Checkpoint, save_shard, write_index
 
 LEAST, MOST = -8, 7
-SHRINK = tuple(1 - 0.02 * step for step in range(16))
+SHRINK = tuple(1 - 0.04 * step for step in range(8))
 """Scales that are tried, as shares of the one that just reaches a group's largest weight."""
 
 _KERNEL_SIZE = 32
@@ -25,7 +25,7 @@ _KERNEL_SIZE = 32
 
 
 def write_int4(checkpoint: Checkpoint, target: Path, *, group: int = 32) -> None:
-    """Write a 4-bit checkpoint.
+    """Write a 4-bit checkpoint, shard by shard.
 
     Args:
         checkpoint: what to export.
@@ -35,21 +35,29 @@ def write_int4(checkpoint: Checkpoint, target: Path, *, group: int = 32) -> None
     Raises:
         ValueError: a matrix does not divide into such groups.
     """
-    from safetensors.torch import save_file
-
     matrices = language_matrices(checkpoint)
-    tensors: dict[str, Tensor] = {}
-    for name in checkpoint.files:
-        tensor = checkpoint.tensor(name)
-        if name in matrices:
-            _check_sides(name, tensor, group)
-            stem = name.removesuffix(".weight")
-            tensors |= {f"{stem}.{key}": value for key, value in packed(tensor, group).items()}
-        else:
-            tensors[name] = tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, target / MODEL, {"format": "pt"})
+    for name in matrices:
+        _check_sides(name, checkpoint.shape(name), group)
+    places: dict[str, str] = {}
+    for file, names in checkpoint.names_by_file().items():
+        tensors: dict[str, Tensor] = {}
+        for name in names:
+            tensors |= _stored(checkpoint, name, group if name in matrices else 0)
+        save_shard(tensors, target / file)
+        places |= dict.fromkeys(tensors, file)
+    if len(set(places.values())) > 1:
+        write_index(places, target)
     _write_config(checkpoint, target, group)
     checkpoint.copy_companions(target)
+
+
+def _stored(checkpoint: Checkpoint, name: str, group: int) -> dict[str, Tensor]:
+    """What stands in the file for a tensor; ``group`` 0 = it keeps 16 bits."""
+    tensor = checkpoint.tensor(name)
+    if not group:
+        return {name: tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor}
+    stem = name.removesuffix(".weight")
+    return {f"{stem}.{key}": value for key, value in packed(tensor, group).items()}
 
 
 def language_matrices(checkpoint: Checkpoint) -> set[str]:
@@ -72,8 +80,8 @@ def language_matrices(checkpoint: Checkpoint) -> set[str]:
     return found
 
 
-def _check_sides(name: str, tensor: Tensor, group: int) -> None:
-    rows, columns = tensor.shape
+def _check_sides(name: str, shape: tuple[int, ...], group: int) -> None:
+    rows, columns = shape
     if columns % group or rows % _KERNEL_SIZE or columns % _KERNEL_SIZE:
         raise ValueError(
             f"{name} is {rows} x {columns}, which is not made of groups of {group} and blocks of {_KERNEL_SIZE}: "
@@ -82,7 +90,7 @@ def _check_sides(name: str, tensor: Tensor, group: int) -> None:
 
 
 def packed(weight_OI: Tensor, group: int) -> dict[str, Tensor]:
-    """What stands in the file for a weight: ``weight_packed`` (8 values an int32), ``weight_scale``, ``weight_shape``."""
+    """What the file holds for a weight: ``weight_packed`` (8 values an int32), ``weight_scale``, ``weight_shape``."""
     scale_OK = best_scales(weight_OI, group)
     values_OI = rounded(weight_OI, scale_OK)
     nibbles = (values_OI - LEAST).to(torch.int32).unflatten(1, (-1, 8))

@@ -89,11 +89,8 @@ def complete(
 
 def _align(ids: Sequence[int], reported: Sequence[Mapping[str, Any]]) -> list[float | None]:
     """The log-prob of each token; llama.cpp reports none for a token whose text is not whole yet."""
-    logprobs: list[float | None] = []
     rest = list(reported)
-    for token in ids:
-        logprobs.append(rest.pop(0)["logprob"] if rest and rest[0]["id"] == token else None)
-    return logprobs
+    return [rest.pop(0)["logprob"] if rest and rest[0]["id"] == token else None for token in ids]
 
 
 def tokenize(model: Path, texts: Sequence[str]) -> list[list[int]]:
@@ -113,10 +110,19 @@ def _in_child(task: str, request: Mapping[str, Any]) -> Any:
         asked, answered = Path(folder, "request.json"), Path(folder, "answer.json")
         asked.write_text(json.dumps({"task": task, **request}))
         command = [sys.executable, "-m", "base_model.export.llama_cpp_worker", str(asked), str(answered)]
-        environment = os.environ | {"LLAMA_MEDIA_MARKER": MEDIA, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        environment = os.environ | {
+            "LLAMA_MEDIA_MARKER": MEDIA,
+            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        }
         try:
             done = subprocess.run(
-                command, env=environment, capture_output=True, text=True, errors="replace", timeout=TIME_LIMIT_S, check=False
+                command,
+                env=environment,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=TIME_LIMIT_S,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             raise ValueError(f"llama.cpp took more than {TIME_LIMIT_S:.0f} s with {request['model']}") from None
@@ -128,5 +134,7 @@ def _in_child(task: str, request: Mapping[str, Any]) -> Any:
 def _last_words(log: str) -> str:
     """The line of a log that most likely says what went wrong."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    telling = [line for line in lines if "error" in line.lower() or "assert" in line.lower() or "failed" in line.lower()]
+    telling = [
+        line for line in lines if "error" in line.lower() or "assert" in line.lower() or "failed" in line.lower()
+    ]
     return (telling or lines or ["it ended without a word"])[-1][-300:]

@@ -1,14 +1,13 @@
 """One plain checkpoint out of any: adapters folded in, weights at one type, tokenizer and processor beside them."""
 
 import json
-from collections import defaultdict
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from base_model.export.checkpoint import INDEX, MODEL, Checkpoint
+from base_model.export.checkpoint import MODEL, Checkpoint, save_shard, write_index
 
 DtypeName = Literal["keep", "bfloat16", "float16", "float32"]
 
@@ -32,36 +31,17 @@ def write_merged(source: Path, target: Path, dtype: DtypeName = "keep", *, base:
         _fold(source, base or _base_of(source), target, dtype)
         return
     checkpoint = Checkpoint(source)
-    for file, names in _by_file(checkpoint).items():
-        _save({name: _cast(checkpoint.tensor(name), dtype) for name in names}, target / file)
-    if (source / INDEX).is_file():
-        _write_index(checkpoint, target)
+    for file, names in checkpoint.names_by_file().items():
+        save_shard({name: _cast(checkpoint.tensor(name), dtype) for name in names}, target / file)
+    if len(set(checkpoint.files.values())) > 1:
+        write_index(checkpoint.files, target)
     _write_config(checkpoint.config, target, dtype)
     checkpoint.copy_companions(target)
-
-
-def _by_file(checkpoint: Checkpoint) -> dict[str, list[str]]:
-    names: dict[str, list[str]] = defaultdict(list)
-    for name, file in checkpoint.files.items():
-        names[file].append(name)
-    return names
 
 
 def _cast(tensor: Tensor, dtype: str) -> Tensor:
     """The tensor at the type asked for; whole numbers stay what they are."""
     return tensor if dtype == "keep" or not tensor.is_floating_point() else tensor.to(getattr(torch, dtype))
-
-
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
-
-
-def _write_index(checkpoint: Checkpoint, target: Path) -> None:
-    size = sum((target / file).stat().st_size for file in set(checkpoint.files.values()))
-    index = {"metadata": {"total_size": size}, "weight_map": checkpoint.files}
-    (target / INDEX).write_text(json.dumps(index, indent=1))
 
 
 def _write_config(config: Any, target: Path, dtype: str) -> None:
@@ -75,7 +55,8 @@ def _base_of(adapter: Path) -> Path:
     name = json.loads((adapter / "adapter_config.json").read_text()).get("base_model_name_or_path") or ""
     if not (Path(name) / "config.json").is_file():
         raise ValueError(
-            f"{adapter} is an adapter to {name!r}, which is no checkpoint directory here: give the model it was trained on"
+            f"{adapter} is an adapter to {name!r}, which is no checkpoint directory here: give the model it was "
+            "trained on (base)"
         )
     return Path(name)
 
@@ -100,7 +81,7 @@ def _fold(adapter: Path, base: Path, target: Path, dtype: DtypeName) -> None:
         name: tensor.to(own.get(name, kept)) if dtype == "keep" else _cast(tensor, dtype)
         for name, tensor in merged.items()
     }
-    _save(tensors, target / MODEL)
+    save_shard(tensors, target / MODEL)
     _write_config(plain.config, target, dtype)
     plain.copy_companions(target)
     for path in adapter.glob("chat_template*"):

@@ -44,7 +44,13 @@ class Agreement:
 
 @torch.no_grad()
 def compare(
-    model: Any, processor: Any, gguf: Path, prompt: str, *, images: Sequence[Any] = (), projector: Path | None = None,
+    model: Any,
+    processor: Any,
+    gguf: Path,
+    prompt: str,
+    *,
+    images: Sequence[Any] = (),
+    projector: Path | None = None,
     max_tokens: int = 16,
 ) -> Agreement:
     """Answer a prompt with both.
@@ -120,7 +126,9 @@ def _greedy(
         return_dict_in_generate=True,
     )
     ids = out.sequences[0, -len(out.logits) :].tolist()
-    logprobs = [float(torch.log_softmax(step[0].float(), -1)[token]) for step, token in zip(out.logits, ids, strict=True)]
+    logprobs = [
+        float(torch.log_softmax(step[0].float(), -1)[token]) for step, token in zip(out.logits, ids, strict=True)
+    ]
     return ids, logprobs, inputs["input_ids"].shape[1]
 
 
@@ -128,7 +136,9 @@ def _with_markers(processor: Any, prompt: str) -> str:
     """llama.cpp writes the tags around an image itself, but not its number."""
     numbered = processor.image_processor.use_image_id
     pieces = prompt.split(_PLACE)
-    tags = [f"<image_id>{n}</image_id>{llama_cpp.MEDIA}" if numbered else llama_cpp.MEDIA for n in range(len(pieces) - 1)]
+    tags = [
+        f"<image_id>{n}</image_id>{llama_cpp.MEDIA}" if numbered else llama_cpp.MEDIA for n in range(len(pieces) - 1)
+    ]
     return "".join(piece + tag for piece, tag in zip(pieces, [*tags, ""], strict=True))
 
 
