@@ -22,10 +22,12 @@ import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from recipes.row_media import media_handle, media_key, media_list, placed
 from recipes.sources import FilesSource, FunctionSource, GymSource, HubSource, RawRow, Split
 
 Source = Annotated[GymSource | FilesSource | HubSource | FunctionSource, Field(discriminator="kind")]
@@ -51,6 +53,15 @@ class TaskConfig(BaseModel):
     null = the built-in worked solutions for reasoning_gym, none otherwise."""
     solution_pattern: str | None = None
     """Regular expression with one group, searched in the solution; the group is kept."""
+    images: str | list[str] = []
+    """Columns of images: a path or a list of paths relative to `media_folder`, which they may not leave. `<image>` in
+    a text prompt, or parts of type image in messages, say where they stand; where nothing does, they stand first."""
+    videos: str | list[str] = []
+    """Columns of videos, likewise; marked by `<video>`."""
+    media_folder: Path | None = None
+    """Folder that the paths of media are relative to. null = the folder of the data file."""
+    media_outside: bool = False
+    """Whether media may lie outside that folder. Only for data that is trusted: a row may then name any file."""
     columns: list[str] = []
     """Further columns kept for the rewards, which get them by name."""
     system: str | None = None
@@ -222,8 +233,9 @@ def _hold_out(config: TaskConfig, rows: list[Row]) -> tuple[list[Row], list[Row]
 
 
 def prompt_key(row: Row) -> str:
-    """What makes two prompts the same: roles and contents."""
-    return "\0".join(f"{message['role']}\0{message['content']}" for message in row.messages)
+    """What makes two prompts the same: roles, contents and media."""
+    texts = [f"{message['role']}\0{message['content']}" for message in row.messages]
+    return "\0".join([*texts, *map(media_key, (*row.images, *row.videos))])
 
 
 def _prompts(rows: Iterable[Row]) -> set[str]:
@@ -255,6 +267,10 @@ class _Mapping:
     reference_pattern: str | None
     solution: str | None
     solution_pattern: str | None
+    images: tuple[str, ...]
+    videos: tuple[str, ...]
+    media_folder: Path | None
+    media_outside: bool
     columns: tuple[str, ...]
     system: str | None
 
@@ -267,21 +283,39 @@ class _Mapping:
             reference_pattern=config.reference_pattern,
             solution=config.solution or ("solution" if is_gym else None),
             solution_pattern=config.solution_pattern,
+            images=_names(config.images),
+            videos=_names(config.videos),
+            media_folder=config.media_folder,
+            media_outside=config.media_outside,
             columns=tuple(config.columns),
             system=config.system,
         )
 
     def row(self, raw: RawRow) -> Row:
-        """Raises ValueError for a missing column or a prompt that is neither text nor messages."""
+        """Raises ValueError for a missing column, a prompt that is neither text nor messages, or media that are not
+        there or do not fit the prompt."""
         reference = _value(self.reference, raw) if self.reference else None
         solution = _value(self.solution, raw) if self.solution else None
+        images, videos = self._media(self.images, raw), self._media(self.videos, raw)
+        messages = self._messages(raw)
         return Row(
             index=-1,
-            messages=self._messages(raw),
+            messages=_placed(messages, images, videos, raw.place) if self.images or self.videos else messages,
+            images=images,
+            videos=videos,
             reference=_searched(self.reference_pattern, reference),
             solution=None if solution is None else str(_searched(self.solution_pattern, solution)),
             columns={name: _value(name, raw) for name in self.columns},
         )
+
+    def _media(self, columns: Sequence[str], raw: RawRow) -> tuple[Any, ...]:
+        """The media of some columns, files found. Raises ValueError."""
+        handles = [handle for column in columns for handle in media_list(_value(column, raw))]
+        folder = self.media_folder or raw.folder
+        try:
+            return tuple(media_handle(handle, folder, outside=self.media_outside) for handle in handles)
+        except ValueError as error:
+            raise ValueError(f"{raw.place}: {error}.") from None
 
     def _messages(self, raw: RawRow) -> tuple[Mapping[str, Any], ...]:
         value = _value(self.prompt, raw)
@@ -296,6 +330,19 @@ class _Mapping:
                 "messages with role and content, the last one by the user."
             )
         return ({"role": "system", "content": self.system}, *messages) if self.system else messages
+
+
+def _names(columns: str | list[str]) -> tuple[str, ...]:
+    return (columns,) if isinstance(columns, str) else tuple(columns)
+
+
+def _placed(
+    messages: Sequence[Mapping[str, Any]], images: Sequence[Any], videos: Sequence[Any], place: str
+) -> tuple[Mapping[str, Any], ...]:
+    try:
+        return placed(messages, len(images), len(videos))
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}.") from None
 
 
 def _is_conversation(value: Any) -> bool:
