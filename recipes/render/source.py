@@ -14,6 +14,7 @@ from recipes.render.chart import CHART
 from recipes.render.clip import CLIP
 from recipes.render.fonts import check_scripts
 from recipes.render.formulas import FORMULAS
+from recipes.render.grid import GRID
 from recipes.render.receipt import RECEIPT
 from recipes.render.records import DoesNotFit, Drawing, Form, Item, Look, Question, content_key, random_of
 from recipes.render.scene import SCENE
@@ -27,6 +28,7 @@ KINDS = {
     "formulas": FORMULAS,
     "chart": CHART,
     "scene": SCENE,
+    "grid": GRID,
     "clip": CLIP,
 }
 SMALLEST_SIDE, LARGEST_SIDE = 112, 4096
@@ -113,7 +115,7 @@ class RenderSource(BaseModel):
     kind: Literal["render"] = "render"
     """render: images and clips with exact ground truth."""
     mixture: dict[str, float] = Field(default_factory=lambda: dict.fromkeys(KINDS, 1.0), min_length=1)
-    """Share of each kind, relative to the others: article, table, receipt, formulas, chart, scene, clip."""
+    """Share of each kind, relative to the others: article, table, receipt, formulas, chart, scene, grid, clip."""
     side: tuple[int, int] = (336, 672)
     """Smallest and largest length of an image's longer side, in pixels."""
     scripts: tuple[str, ...] = Field(default=("latin", "greek", "cyrillic"), min_length=1)
