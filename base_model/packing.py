@@ -7,8 +7,9 @@ One group on the packed axis is ``prompt | response 1 | ... | response G``; a re
 and to itself, a prompt to itself only. A plain training sequence is a group with a prompt and no responses.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +33,14 @@ class GroupLayout:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PackedMedia:
+    """Images and videos of one prompt."""
+
+    start: int  # packed position of the prompt's first token
+    inputs: Mapping[str, Any]  # what the processor returned for that prompt alone, beside its ids
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PackedBatch:
     """What one forward pass of the packed model reads.
 
@@ -44,6 +53,7 @@ class PackedBatch:
     layout: tuple[GroupLayout, ...]
     target_rows_T: Tensor
     targets_T: Tensor
+    media: tuple[PackedMedia, ...] = ()
 
     def to(self, device: torch.device | str) -> "PackedBatch":
         """The same batch on another device."""
@@ -53,7 +63,19 @@ class PackedBatch:
             position_ids=self.position_ids.to(device),
             target_rows_T=self.target_rows_T.to(device),
             targets_T=self.targets_T.to(device),
+            media=tuple(replace(each, inputs=_on_device(each.inputs, device)) for each in self.media),
         )
+
+
+def _on_device(value: Any, device: torch.device | str) -> Any:
+    """The value with every tensor in it moved; a processor's results are tensors, or nested lists of them."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {name: _on_device(each, device) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_on_device(each, device) for each in value]
+    return value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +84,7 @@ class TokenGroup:
 
     prompt: Sequence[int]
     responses: Sequence[Sequence[int]]
+    inputs: Mapping[str, Any] | None = None  # of the prompt's images and videos; see PackedMedia
 
     @property
     def packed_tokens(self) -> int:
@@ -80,10 +103,13 @@ def pack_groups(groups: Sequence[TokenGroup]) -> PackedBatch:
     rows: list[int] = []
     targets: list[int] = []
     layout = []
+    media = []
     for group in groups:
         prompt_len = len(group.prompt)
         if prompt_len == 0:
             raise ValueError("an empty prompt cannot be packed: its last position predicts the first response token")
+        if group.inputs:
+            media.append(PackedMedia(start=len(ids), inputs=group.inputs))
         ids.extend(group.prompt)
         positions.extend(range(prompt_len))
         last_prompt_row = len(ids) - 1
@@ -95,31 +121,41 @@ def pack_groups(groups: Sequence[TokenGroup]) -> PackedBatch:
                 rows.extend((last_prompt_row, *range(start, start + len(response) - 1)))
                 targets.extend(response)
         layout.append(GroupLayout(prompt=prompt_len, responses=tuple(len(r) for r in group.responses if len(r))))
-    return _batch(ids, positions, layout, rows, targets)
+    return replace(_batch(ids, positions, layout, rows, targets), media=tuple(media))
 
 
-def pack_sequences(sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> PackedBatch:
+def pack_sequences(
+    sequences: Sequence[tuple[Sequence[int], Sequence[int]]], inputs: Sequence[Mapping[str, Any] | None] | None = None
+) -> PackedBatch:
     """Lay (prompt, completion) pairs end to end, attention isolated per pair; completion tokens are the targets.
+
+    Args:
+        sequences: the pairs.
+        inputs: for each pair, what the processor returned for its images and videos; see ``PackedMedia``.
 
     Raises:
         ValueError: a prompt is empty.
     """
+    assert inputs is None or len(inputs) == len(sequences), "inputs must have an entry for every sequence"
     ids: list[int] = []
     positions: list[int] = []
     rows: list[int] = []
     layout = []
     targets: list[int] = []
-    for prompt, completion in sequences:
+    media = []
+    for number, (prompt, completion) in enumerate(sequences):
         if len(prompt) == 0:
             raise ValueError("an empty prompt cannot be packed: its last position predicts the first completion token")
         start, length = len(ids), len(prompt) + len(completion)
+        if inputs is not None and (own := inputs[number]):
+            media.append(PackedMedia(start=start, inputs=own))
         ids.extend(prompt)
         ids.extend(completion)
         positions.extend(range(length))
         rows.extend(range(start + len(prompt) - 1, start + length - 1))
         targets.extend(completion)
         layout.append(GroupLayout(prompt=length))
-    return _batch(ids, positions, layout, rows, targets)
+    return replace(_batch(ids, positions, layout, rows, targets), media=tuple(media))
 
 
 def _batch(

@@ -1,0 +1,16 @@
+"""Training samples of pre-training and fine-tuning: sources, mixtures, and samples as token ids."""
+
+from recipes.samples.encode import encode_sample
+from recipes.samples.sample import Rejected, Sample
+from recipes.samples.stream import DataConfig, Encoded, EncodedStream, FilterReport, SampleStream
+
+__all__ = [
+    "DataConfig",
+    "Encoded",
+    "EncodedStream",
+    "FilterReport",
+    "Rejected",
+    "Sample",
+    "SampleStream",
+    "encode_sample",
+]
