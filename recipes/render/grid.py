@@ -23,12 +23,12 @@ Thing = Mapping[str, Any]
 
 
 def plan(rng: Random, look: Look) -> dict[str, Any]:
-    """One object to a full grid of them, of a few colours and shapes."""
+    """Half a grid of objects to a full one, of a few colours and shapes."""
     side, cells = rng.randint(*look.side), rng.choice(tuple(PLACES))
     cell = side // cells
     colours, shapes = rng.sample(tuple(COLOURS), rng.randint(2, 4)), rng.sample(SHAPES, rng.randint(2, 4))
     things = []
-    for at in sorted(rng.sample(range(cells**2), rng.randint(1, cells**2))):
+    for at in sorted(rng.sample(range(cells**2), rng.randint(cells**2 // 2, cells**2))):
         radius = int(cell / 2 * rng.uniform(0.6, 0.85))
         centre = [
             place * cell + cell // 2 + rng.randint(radius - cell // 2, cell // 2 - radius)
@@ -70,7 +70,7 @@ def _told(thing: Thing) -> str:
     return f"{thing['place']} {named(thing)}"
 
 
-def _listing(things: Sequence[Thing]) -> str:
+def inventory(things: Sequence[Thing]) -> str:
     """All objects, row by row."""
     return "I see: " + ", ".join(_told(thing) for thing in things) + "."
 
@@ -107,7 +107,7 @@ def _count(things: Sequence[Thing], rng: Random) -> Question:
         text=f"How many {counted(what, 2)[2:]} are there?",
         answer=str(len(found)),
         sentence=f"There {verb} {counted(what, len(found))}.",
-        steps=f"{_listing(things)}\nI count the {counted(what, 2)[2:]}:{_numbered(found)}\nThat makes {len(found)}.",
+        steps=f"{inventory(things)}\nI count the {counted(what, 2)[2:]}:{_numbered(found)}\nThat makes {len(found)}.",
         hint="Answer with a number.",
     )
 
@@ -122,7 +122,7 @@ def _at(things: Sequence[Thing], rng: Random) -> Question:
         text=f"What {asked} is the object {where}?",
         answer=thing[asked],
         sentence=f"The object {where} is {thing[asked] if asked == 'colour' else a(thing[asked])}.",
-        steps=f"{_listing(things)}\nSo it is the {_told(thing)}.",
+        steps=f"{inventory(things)}\nSo it is the {_told(thing)}.",
         hint="Answer with one word.",
     )
 
@@ -140,7 +140,7 @@ def _where(things: Sequence[Thing], rng: Random) -> Question | None:
         text=f"Where is the {named(thing)}?",
         answer=thing["place"],
         sentence=f"The place of the {named(thing)} is {thing['place']}.",
-        steps=f"{_listing(things)}\nThat is the {_told(thing)}.",
+        steps=f"{inventory(things)}\nThat is the {_told(thing)}.",
         hint="Answer with its place.",
     )
 
@@ -157,7 +157,7 @@ def _exists(things: Sequence[Thing], rng: Random) -> Question:
         text=f"Is there {a(what)} in the picture?",
         answer=answer,
         sentence=f"{capital(answer)}, there {verb} {counted(what, len(found))}.",
-        steps=f"{_listing(things)}\nI look for {a(what)}:{_numbered(found)}\nSo {answer}.",
+        steps=f"{inventory(things)}\nI look for {a(what)}:{_numbered(found)}\nSo {answer}.",
         hint="Answer with yes or no.",
     )
 
@@ -181,7 +181,7 @@ def _more(things: Sequence[Thing], rng: Random) -> Question | None:
         text=f"Are there more {counted(one, 2)[2:]} than {counted(other, 2)[2:]}?",
         answer=answer,
         sentence=f"{capital(answer)}, there {'is' if p == 1 else 'are'} {both}.",
-        steps=f"{_listing(things)}\n{capital(first)}: {p}. {capital(second)}: {q}.\nSo {answer}.",
+        steps=f"{inventory(things)}\n{capital(first)}: {p}. {capital(second)}: {q}.\nSo {answer}.",
         hint="Answer with yes or no.",
     )
 
@@ -198,7 +198,7 @@ def _most(things: Sequence[Thing], rng: Random) -> Question | None:
         text="Which colour do most objects have?",
         answer=colour,
         sentence=f"Most objects are {colour}.",
-        steps=f"{_listing(things)}\n{told}\nSo {colour}.",
+        steps=f"{inventory(things)}\n{told}\nSo {colour}.",
         hint="Answer with one word.",
     )
 
@@ -206,7 +206,7 @@ def _most(things: Sequence[Thing], rng: Random) -> Question | None:
 def _caption(things: Sequence[Thing], rng: Random) -> Question:
     """All objects, each after its place."""
     text = rng.choice(("Describe the picture.", "What is in the picture?", "List what you see, row by row."))
-    return Question(kind="caption", text=text, answer=_listing(things), steps=f"There are {len(things)} objects.")
+    return Question(kind="caption", text=text, answer=inventory(things), steps=f"There are {len(things)} objects.")
 
 
 GRID = Kind(plan=plan, content=content, draw=draw, ask=ask)
