@@ -84,25 +84,19 @@ def _matches(things: Sequence[Thing], args: Mapping[str, str]) -> list[Thing]:
     return [thing for thing in things if all(thing[name] == value for name, value in args.items())]
 
 
-def _description(things: Sequence[Thing], rng: Random, *kinds: Sequence[str]) -> dict[str, str]:
-    """Colour, shape or both: mostly those of an object that is there, else any."""
-    thing = rng.choice(things)
-    values = {"colour": thing["colour"], "shape": thing["shape"]}
-    if rng.random() < 0.25:
-        values = {"colour": rng.choice(tuple(COLOURS)), "shape": rng.choice(SHAPES)}
-    return {name: values[name] for name in rng.choice(kinds)}
-
-
 def _numbered(found: Sequence[Thing]) -> str:
     return "".join(f"\n{at}: {_told(thing)}" for at, thing in enumerate(found, start=1)) or "\nnone"
 
 
 def _count(things: Sequence[Thing], rng: Random) -> Question:
-    args = _description(things, rng, ("colour",), ("colour",), ("shape",))
+    """Objects of one colour, or of one shape (a kind of its own, since shapes are harder to see)."""
+    asked = rng.choice(("colour", "colour", "shape"))
+    everything = tuple(COLOURS) if asked == "colour" else SHAPES
+    args = {asked: rng.choice(everything if rng.random() < 0.15 else [thing[asked] for thing in things])}
     found, what = _matches(things, args), _phrase(args)
     verb = "is" if len(found) == 1 else "are"
     return Question(
-        kind="count",
+        kind="count" if asked == "colour" else "count_shape",
         args=args,
         text=f"How many {counted(what, 2)[2:]} are there?",
         answer=str(len(found)),
@@ -128,32 +122,31 @@ def _at(things: Sequence[Thing], rng: Random) -> Question:
 
 
 def _where(things: Sequence[Thing], rng: Random) -> Question | None:
-    """The place of the only object with its colour and shape."""
-    counts = Counter(named(thing) for thing in things)
-    alone = [thing for thing in things if counts[named(thing)] == 1]
+    """The place of the only object of its colour."""
+    counts = Counter(thing["colour"] for thing in things)
+    alone = [thing for thing in things if counts[thing["colour"]] == 1]
     if not alone:
         return None
     thing = rng.choice(alone)
     return Question(
         kind="where",
-        args={"colour": thing["colour"], "shape": thing["shape"]},
-        text=f"Where is the {named(thing)}?",
+        args={"colour": thing["colour"]},
+        text=f"Where is the {thing['colour']} object?",
         answer=thing["place"],
-        sentence=f"The place of the {named(thing)} is {thing['place']}.",
+        sentence=f"The place of the {thing['colour']} object is {thing['place']}.",
         steps=f"{inventory(things)}\nThat is the {_told(thing)}.",
         hint="Answer with its place.",
     )
 
 
 def _exists(things: Sequence[Thing], rng: Random) -> Question:
-    args = _description(things, rng, ("colour", "shape"), ("shape",), ("colour",))
-    if rng.random() < 0.4:  # else nearly all answers were yes
-        args = {"colour": rng.choice(things)["colour"], "shape": rng.choice(SHAPES)}
-    found, what = _matches(things, args), _phrase(args)
+    here = {thing["colour"] for thing in things}
+    colour = rng.choice(sorted(here) if rng.random() < 0.5 else sorted(set(COLOURS) - here))
+    found, what = _matches(things, {"colour": colour}), f"{colour} object"
     answer, verb = "yes" if found else "no", "is" if len(found) == 1 else "are"
     return Question(
         kind="exists",
-        args=args,
+        args={"colour": colour},
         text=f"Is there {a(what)} in the picture?",
         answer=answer,
         sentence=f"{capital(answer)}, there {verb} {counted(what, len(found))}.",

@@ -399,7 +399,7 @@ def grid_exists(item: Item) -> str:
     return "yes" if seen(item, item.asked.args) else "no"
 
 
-@answer("grid.count")
+@answer("grid.count", "grid.count_shape")
 def grid_count(item: Item) -> str:
     return str(len(seen(item, item.asked.args)))
 
@@ -416,7 +416,7 @@ def shape_at(item: Item) -> str:
 
 @answer("grid.where")
 def where(item: Item) -> str:
-    (place,) = [place for place, text in found_at(item) if set(item.asked.args.values()) == set(text.split())]
+    (place,) = [place for place, text in found_at(item) if item.asked.args["colour"] == text.split()[0]]
     return place
 
 
