@@ -18,7 +18,7 @@ from recipes.benchmark.session import PHASES, Session
 from recipes.benchmark.workload import make_prompts
 from rewards import build
 from rl.config import LearnerConfig, TrainerConfig
-from rl.environment import Environment, PromptSlot
+from rl.environment import BarePrompt, Environment, PromptSlot
 from rl.learner import Learner
 from rl.run_directory import RunDirectory
 from rl.trainer import Trainer
@@ -36,6 +36,8 @@ class _Row:
     messages: Sequence[Mapping[str, Any]]
     reference: Any = None
     columns: Mapping[str, Any] = field(default_factory=dict)
+    images: Sequence[Any] = ()
+    videos: Sequence[Any] = ()
 
 
 class _InOrder:
@@ -71,9 +73,9 @@ class FixedLengths(Environment):
         span = self._reference(slot)
         return replace(span, keep=max(0, len(rollout.response_ids) - len(span.tokens)))
 
-    def bare_prompt(self, slot: PromptSlot) -> tuple[tuple[int, ...], ReferenceSpan] | None:
+    def bare_prompt(self, slot: PromptSlot) -> BarePrompt | None:
         """As in ``Environment``, without a chat template."""
-        return self.requests(0, slot, 1)[0].prompt_ids, self._reference(slot)
+        return BarePrompt(self.requests(0, slot, 1)[0].prompt_ids, self._reference(slot), None)
 
     def _reference(self, slot: PromptSlot) -> ReferenceSpan:
         tokens = tuple(self.tokenizer(self.rows[self.order.row(slot.position)].reference)["input_ids"])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count as numbers
 from random import Random
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -21,6 +21,9 @@ from recipes.render.scene import SCENE
 from recipes.render.table import TABLE
 from recipes.sources import RawRow, Split, question_split
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 KINDS = {
     "article": ARTICLE,
     "table": TABLE,
@@ -32,6 +35,8 @@ KINDS = {
     "clip": CLIP,
 }
 SMALLEST_SIDE, LARGEST_SIDE = 112, 4096
+_REPEATS = 4
+"""Items made for each row wanted before the contents count as exhausted."""
 _ATTEMPTS = 2000
 """Random contents tried for one item; about one in five belongs to the evaluation split."""
 _QUESTIONS = 40
@@ -186,23 +191,44 @@ class RenderSource(BaseModel):
             yield self.item(split, seed, index)
 
     def rows(self, split: Split, seed: int, count: int) -> Iterator[RawRow]:
-        """The first `count` items as mappings: prompt (messages), reference, solution, images, videos and more."""
-        for index in range(count):
+        """A stream of at most about `count` rows as mappings: prompt (messages), reference, solution, images, videos
+        and more; images are PNG files in memory. Contents that were asked the same before are left out; ends when
+        hardly any others come."""
+        seen: set[tuple[str, str]] = set()
+        for index in range(_REPEATS * (count + 50)):
             item = self.item(split, seed, index)
-            yield RawRow(values=row_values(item), place=f"rendered {item.kind}, {split} item {index}")
+            key = (item.key, item.messages[0]["content"][1]["text"])
+            if key not in seen:
+                seen.add(key)
+                yield RawRow(values=row_values(item, png), place=f"rendered {item.kind}, {split} item {index}")
 
 
-def row_values(item: Item) -> dict[str, Any]:
-    """An item as columns. An image item has one PIL image in `images`; a clip has one mapping in `videos` with its
-    frames (PIL images) and times (s)."""
-    clip = [{"frames": list(item.images), "times": list(item.times)}] if item.times else []
+def row_values(item: Item, keep: Callable[[Image], Any] = lambda image: image) -> dict[str, Any]:
+    """An item as columns. An image item has one image in `images`; a clip has one mapping in `videos` with its frames
+    and times (s).
+
+    Args:
+        item: The item.
+        keep: What is made of each PIL image, such as `png`.
+    """
+    images = [keep(image) for image in item.images]
+    clip = [{"frames": images, "times": list(item.times)}] if item.times else []
     return {
         "prompt": [dict(message) for message in item.messages],
         "reference": item.reference,
         "solution": item.solution,
-        "images": [] if item.times else list(item.images),
+        "images": [] if item.times else images,
         "videos": clip,
         "kind": item.kind,
         "form": item.form,
         "asked": item.asked.kind,
     }
+
+
+def png(image: Image) -> bytes:
+    """The image as the content of a PNG file, about a tenth of its pixels' memory."""
+    from io import BytesIO
+
+    file = BytesIO()
+    image.save(file, format="PNG", compress_level=1)
+    return file.getvalue()

@@ -136,7 +136,7 @@ def test_short_share() -> None:
 
 def test_rows_of_the_source() -> None:
     source = RenderSource(mixture={"scene": 1, "clip": 1}, side=(112, 120))
-    rows = [row.values for row in source.rows("eval", 0, 8)]
+    rows = [row.values for row in islice(source.rows("eval", 0, 8), 8)]
     assert len(rows) == 8
     for row in rows:
         media = row["prompt"][0]["content"][0]["type"]
