@@ -11,6 +11,7 @@ from typing import Any
 
 from recipes.render.chart_questions import visible
 from recipes.render.clip_questions import spelled
+from recipes.render.grid import inventory
 from recipes.render.records import Item
 from recipes.render.scene import box_of
 from recipes.render.shapes import a, named
@@ -129,6 +130,11 @@ def _scene(scene: Scene) -> str:
     return f"The picture shows {count} {plural('object', count)}: {listing(parts)}."
 
 
+def _grid(scene: Scene) -> str:
+    """Every object after its place, row by row."""
+    return inventory(scene["objects"])
+
+
 def _third(thing: Scene, size: list[int]) -> str:
     """Where in the picture the middle of an object is."""
     left, top, right, bottom = box_of(thing)
@@ -171,5 +177,6 @@ _WRITERS: dict[str, Callable[[Scene], str]] = {
     "formulas": _formulas,
     "chart": _chart,
     "scene": _scene,
+    "grid": _grid,
     "clip": _clip,
 }

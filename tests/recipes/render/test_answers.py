@@ -377,6 +377,69 @@ def caption(item: Item) -> str:
     return item.asked.answer
 
 
+# ---- grids: places from the boxes ----
+
+
+def place_of(item: Item, region: Any) -> str:
+    """The name of the cell that a region's middle is in."""
+    side, cells = item.images[0].size[0], item.scene["cells"]
+    column, row = ((region.box[axis] + region.box[axis + 2]) / 2 // (side / cells) for axis in (0, 1))
+    down = {0: "top", cells - 1: "bottom"}.get(int(row), "")
+    across = {0: "left", cells - 1: "right"}.get(int(column), "")
+    return f"{down} {across}".strip() or "middle"
+
+
+def found_at(item: Item) -> list[tuple[str, str]]:
+    """(place, colour and shape) of every object, row by row as drawn."""
+    return [(place_of(item, region), region.text) for region in item.regions]
+
+
+@answer("grid.exists")
+def grid_exists(item: Item) -> str:
+    return "yes" if seen(item, item.asked.args) else "no"
+
+
+@answer("grid.count", "grid.count_shape")
+def grid_count(item: Item) -> str:
+    return str(len(seen(item, item.asked.args)))
+
+
+@answer("grid.colour_at")
+def colour_at(item: Item) -> str:
+    return dict(found_at(item))[item.asked.args["place"]].split()[0]
+
+
+@answer("grid.shape_at")
+def shape_at(item: Item) -> str:
+    return dict(found_at(item))[item.asked.args["place"]].split()[1]
+
+
+@answer("grid.where")
+def where(item: Item) -> str:
+    (place,) = [place for place, text in found_at(item) if item.asked.args["colour"] == text.split()[0]]
+    return place
+
+
+@answer("grid.more")
+def grid_more(item: Item) -> str:
+    first, second = (len(seen(item, {"": item.asked.args[name]})) for name in ("first", "second"))
+    return "yes" if first > second else "no"
+
+
+@answer("grid.most")
+def most(item: Item) -> str:
+    colours = [region.text.split()[0] for region in item.regions]
+    (colour,) = [
+        name for name in set(colours) if all(colours.count(name) > colours.count(o) for o in {*colours} - {name})
+    ]
+    return colour
+
+
+@answer("grid.caption")
+def grid_caption(item: Item) -> str:
+    return "I see: " + ", ".join(f"{place} {text}" for place, text in found_at(item)) + "."
+
+
 # ---- clips: from the boxes in each frame ----
 
 
@@ -540,7 +603,7 @@ def test_sums_in_worked_solutions_are_right(kind: str) -> None:
     assert seen_sums
 
 
-@pytest.mark.parametrize("kind", ["scene", "clip", "chart"])
+@pytest.mark.parametrize("kind", ["scene", "grid", "clip", "chart"])
 def test_yes_and_no_are_about_as_frequent(kind: str) -> None:
     """A model that looks at nothing should gain little; descriptions alone, without drawing."""
     answers: dict[str, list[str]] = {}
