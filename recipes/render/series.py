@@ -29,7 +29,7 @@ def plan(rng: Random, look: Look) -> dict[str, Any]:
     page = Page.random(rng, look, shape=(1, 1))
     facts = _facts(rng)
     entries, room = facts["entries"], page.size[0] - 2 * page.margin
-    page.leading, px = 1.0, page.size[1]
+    page.leading, px = 1.0, page.size[1] // len(entries)
     while page.line(px) * len(entries) > page.size[1] - page.margin or _widest(page, entries, px) > room:
         px -= 1
         if px < page.body:

@@ -137,7 +137,8 @@ class RenderSource(BaseModel):
     kind: Literal["render"] = "render"
     """render: images and clips with exact ground truth."""
     mixture: dict[str, float] = Field(default_factory=lambda: dict.fromkeys(KINDS, 1.0), min_length=1)
-    """Share of each kind, relative to the others: article, table, receipt, formulas, series, chart, scene, grid, clip."""
+    """Share of each kind, relative to the others: article, table, receipt, formulas, series, chart, scene,
+    grid, clip."""
     side: tuple[int, int] = (336, 672)
     """Smallest and largest length of an image's longer side, in pixels."""
     scripts: tuple[str, ...] = Field(default=("latin", "greek", "cyrillic"), min_length=1)
