@@ -22,7 +22,7 @@ from recipes.samples.sample import Rejected, Sample, asked, turns
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PAGE_KINDS = ("article", "table", "receipt", "formulas")
+PAGE_KINDS = ("article", "table", "receipt", "formulas", "series")
 """Kinds of rendered items whose regions are text in reading order."""
 OUTLINES = {
     "red": (220, 30, 30), "blue": (30, 80, 230), "green": (20, 160, 60), "orange": (245, 140, 20),
