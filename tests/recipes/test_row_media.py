@@ -182,7 +182,7 @@ def test_the_check_counts_the_blocks_of_images(tmp_path: Path):
         "task": task,
         "out": tmp_path / "out",
         "model": {"path": str(tmp_path / "model")},
-        "max_prompt_tokens": 60,
+        "max_prompt_tokens": 28,
     }
     main(CheckDataConfig.model_validate(config))
     dropped = [json.loads(line) for line in (tmp_path / "out/dropped.jsonl").read_text().splitlines()]
