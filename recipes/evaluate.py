@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from base_model.video_settings import VideoSettings
 from recipes.cli import CONFIGS, run_recipe
-from recipes.evaluation import EvaluationConfig, check_evaluation, evaluate_policy
+from recipes.evaluation import EvaluationConfig, check_breakdown, check_evaluation, evaluate_policy
 from recipes.models import ModelConfig
 from recipes.reward_keys import RewardsKey, reward_columns, reward_specs
 from recipes.tasks import TaskConfig
@@ -60,6 +60,7 @@ def main(config: EvaluateConfig, base_dir: Path | None = None) -> None:
     with rewards.build(specs, reward_columns(config.task), base_dir) as reward_set:
         check_evaluation(config.evaluation, reward_set.names)
         rows = load_rows(config.task, "eval")
+        check_breakdown(config.evaluation, rows[: config.evaluation.rows or None])
         checkpoint = resolve_model(config.model)
         out = config.out or run_of(checkpoint)
         reward_set.save_failures_in(out)
@@ -97,13 +98,20 @@ def write_evaluation(
 
 
 def figures(summary: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """One line per mode, for the terminal."""
-    return [
-        f"  {mode}: accuracy {f['accuracy']:.3f} [{f['ci_low']:.3f}, {f['ci_high']:.3f}] on {f['n']} rows, "
+    """One line per mode, and one per part of a breakdown, for the terminal."""
+    lines = []
+    for mode, whole in summary.items():
+        lines.append(_line(mode, whole))
+        lines += [f"  {_line(f'{mode}, {value}', part)}" for value, part in whole.get("by", {}).items()]
+    return lines
+
+
+def _line(name: str, f: Mapping[str, Any]) -> str:
+    return (
+        f"  {name}: accuracy {f['accuracy']:.3f} [{f['ci_low']:.3f}, {f['ci_high']:.3f}] on {f['n']} rows, "
         f"pass@{f['k']} {f['pass_at_k']:.3f}, {f['response_tokens']:.1f} tokens per response, "
         f"truncated {f['truncated']:.1%}" + ("" if f["format"] is None else f", well-formed {f['format']:.1%}")
-        for mode, f in summary.items()
-    ]
+    )
 
 
 def run_of(checkpoint: Path) -> Path:

@@ -51,6 +51,9 @@ class EvaluationConfig(BaseModel):
     """Held-out rows used, from the first on; 0 = all."""
     seed: int = 0
     """Seed of the samples."""
+    by: str | None = None
+    """Column whose values break the figures down, such as kind: one set of figures for each value, beside the whole's;
+    it is one of task.columns. null = no breakdown."""
 
 
 def evaluate_policy(
@@ -80,11 +83,12 @@ def evaluate_policy(
         video: how clips are sampled and packed.
 
     Returns:
-        ``{"short": {...}, "long": {...}}`` as in ``evaluation.json``, and the samples' records.
+        ``{"short": {...}, "long": {...}}`` as in ``evaluation.json``, and the samples' records. With ``config.by``,
+        each mode's figures hold those of the column's values under ``by``.
 
     Raises:
-        ValueError: ``config.metric`` is none of the rewards, ``k`` exceeds ``samples``, or images or videos cannot be
-            read.
+        ValueError: ``config.metric`` is none of the rewards, ``k`` exceeds ``samples``, a row has no ``by``, or images
+            or videos cannot be read.
     """
     from recipes.reference_scores import reference_fields
     from rl.environment import reward_sample
@@ -93,6 +97,7 @@ def evaluate_policy(
 
     check_evaluation(config, rewards.names)
     rows = rows[: config.rows or None]
+    check_breakdown(config, rows)
     pairs = [(mode, row) for mode in (modes.short, modes.long) for row in rows]
     prompts = PromptMaker(tokenizer, video, kept_bytes=0)
     with StreamedScoring(rewards, config.samples, lambda number, r: reward_sample(pairs[number][1], r)) as scoring:
@@ -110,7 +115,30 @@ def evaluate_policy(
     for mode in (modes.short, modes.long):
         chosen = [i for i, (m, _) in enumerate(pairs) if m is mode]
         summary[mode.name] = summarise([groups[i] for i in chosen], [scores[i] for i in chosen], config)
+        if config.by is not None:
+            summary[mode.name]["by"] = {
+                value: summarise([groups[i] for i in part], [scores[i] for i in part], config)
+                for value, part in _parts(chosen, [row.columns[config.by] for _, row in pairs])
+            }
     return summary, _records(pairs, groups, scores)
+
+
+def _parts(chosen: Sequence[int], values: Sequence[Any]) -> list[tuple[str, list[int]]]:
+    """The chosen indices of each value, by the value's text."""
+    found: dict[str, list[int]] = {}
+    for index in chosen:
+        found.setdefault(str(values[index]), []).append(index)
+    return sorted(found.items())
+
+
+def check_breakdown(config: EvaluationConfig, rows: Sequence[Row]) -> None:
+    """Refuse a breakdown by a column that a row does not have."""
+    lacking = next((row for row in rows if config.by is not None and row.columns.get(config.by) is None), None)
+    if lacking is not None:
+        raise ValueError(
+            f"evaluation.by is {config.by!r}, and row {lacking.index} of the evaluation has no such column "
+            f"({', '.join(lacking.columns) or 'none is kept'}): name it in task.columns, or correct the name"
+        )
 
 
 def check_evaluation(config: EvaluationConfig, names: Sequence[str]) -> None:

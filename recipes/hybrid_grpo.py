@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from base_model.config import LoraSettings
 from base_model.video_settings import VideoSettings
 from recipes.cli import CONFIGS, run_recipe
-from recipes.evaluation import EvaluationConfig, check_evaluation
+from recipes.evaluation import EvaluationConfig, check_breakdown, check_evaluation
 from recipes.models import ModelConfig
 from recipes.reward_keys import RewardsKey, reward_columns, reward_specs
 from recipes.tasks import TaskConfig
@@ -146,6 +146,8 @@ def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:
             check_evaluation(config.evaluation, reward_set.names)
         rows = load_rows(config.task, "train")
         eval_rows = load_rows(config.task, "eval") if config.evaluation else []
+        if config.evaluation:
+            check_breakdown(config.evaluation, eval_rows[: config.evaluation.rows or None])
         reward_set.check_gold([gold_row(row) for row in (*rows[:MAX_CHECKED], *eval_rows[:MAX_CHECKED])])
         model_path = resolve_model(config.model)
         check_context(model_path, config.engine.max_model_len)
