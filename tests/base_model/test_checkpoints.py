@@ -39,5 +39,5 @@ def test_a_processor_that_needs_another_package_is_refused_in_one_sentence(tmp_p
     (path / "preprocessor_config.json").write_text(
         json.dumps({"image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2VLProcessor"})
     )
-    with pytest.raises(ValueError, match="cannot be loaded .*[Tt]orchvision"):
+    with pytest.raises(ValueError, match=r"cannot be loaded .*[Tt]orchvision"):
         load_processor(path)
