@@ -31,9 +31,7 @@ def add_tokenizer(writer: Any, folder: Path, vocabulary: int) -> None:
     if not (folder / "tokenizer.json").is_file():
         raise ValueError(f"{folder} holds no tokenizer.json: a GGUF file contains its tokenizer, copy it there")
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    spec = json.loads(
-        tokenizer.backend_tokenizer.to_str()
-    )  # as transformers uses it, not as the file says
+    spec = json.loads(tokenizer.backend_tokenizer.to_str())  # as transformers uses it, not as the file says
     rule = splitting_rule(spec)
     texts, kinds = _tokens(tokenizer, vocabulary)
     writer.add_tokenizer_model("gpt2")
