@@ -49,7 +49,6 @@ def test_a_fall_beyond_the_limit_leaves_no_export_behind(
     tmp_path: Path, rows: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = text_checkpoint(tmp_path / "model", "llama")
-    strict = {"max_drop": 0.0}
     options: dict[str, Any] = {"formats": ["int4"]}
     from base_model.export import quality as module
 
@@ -64,7 +63,7 @@ def test_a_fall_beyond_the_limit_leaves_no_export_behind(
 
         patch.setattr(module, "answer_scores", scored)
         with pytest.raises(ValueError, match=r"the int4 export loses .* more than quality.max_drop 0.0"):
-            main(_config(source.folder, tmp_path / "out", rows, quality=strict, **options))
+            main(_config(source.folder, tmp_path / "out", rows, quality={"max_drop": 0.0}, **options))
     assert not (tmp_path / "out" / "int4").exists()
     main(_config(source.folder, tmp_path / "warned", rows, quality={"max_drop": 0.0, "on_drop": "warn"}, **options))
     assert (tmp_path / "warned" / "int4" / "model.safetensors").is_file()
