@@ -1,4 +1,4 @@
-"""Answers by greedy decoding with the torch model itself, for small checks; recipes.evaluate measures with the engine."""
+"""Answers by greedy decoding with the torch model itself, for small checks (recipes.evaluate uses the engine)."""
 
 from __future__ import annotations
 
