@@ -7,8 +7,9 @@ One group on the packed axis is ``prompt | response 1 | ... | response G``; a re
 and to itself, a prompt to itself only. A plain training sequence is a group with a prompt and no responses.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +33,14 @@ class GroupLayout:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PackedMedia:
+    """Images and videos of one prompt."""
+
+    start: int  # packed position of the prompt's first token
+    inputs: Mapping[str, Any]  # what the processor returned for that prompt alone, beside its ids
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PackedBatch:
     """What one forward pass of the packed model reads.
 
@@ -44,6 +53,7 @@ class PackedBatch:
     layout: tuple[GroupLayout, ...]
     target_rows_T: Tensor
     targets_T: Tensor
+    media: tuple[PackedMedia, ...] = ()
 
     def to(self, device: torch.device | str) -> "PackedBatch":
         """The same batch on another device."""
@@ -62,6 +72,7 @@ class TokenGroup:
 
     prompt: Sequence[int]
     responses: Sequence[Sequence[int]]
+    inputs: Mapping[str, Any] | None = None  # of the prompt's images and videos; see PackedMedia
 
     @property
     def packed_tokens(self) -> int:
@@ -80,10 +91,13 @@ def pack_groups(groups: Sequence[TokenGroup]) -> PackedBatch:
     rows: list[int] = []
     targets: list[int] = []
     layout = []
+    media = []
     for group in groups:
         prompt_len = len(group.prompt)
         if prompt_len == 0:
             raise ValueError("an empty prompt cannot be packed: its last position predicts the first response token")
+        if group.inputs:
+            media.append(PackedMedia(start=len(ids), inputs=group.inputs))
         ids.extend(group.prompt)
         positions.extend(range(prompt_len))
         last_prompt_row = len(ids) - 1
@@ -95,7 +109,7 @@ def pack_groups(groups: Sequence[TokenGroup]) -> PackedBatch:
                 rows.extend((last_prompt_row, *range(start, start + len(response) - 1)))
                 targets.extend(response)
         layout.append(GroupLayout(prompt=prompt_len, responses=tuple(len(r) for r in group.responses if len(r))))
-    return _batch(ids, positions, layout, rows, targets)
+    return replace(_batch(ids, positions, layout, rows, targets), media=tuple(media))
 
 
 def pack_sequences(sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> PackedBatch:

@@ -91,6 +91,10 @@ class Row:
     """The reasoning that leads to the reference, without markup, or None."""
     columns: Mapping[str, Any]
     """Further columns, for the rewards."""
+    images: tuple[Any, ...] = ()
+    """Images in the order of the messages' image parts: paths, file contents or PIL images."""
+    videos: tuple[Any, ...] = ()
+    """Videos in the order of the messages' video parts: paths, file contents, or frames with their times."""
 
 
 def load_rows(config: TaskConfig, split: Split = "train") -> list[Row]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rollouts.modes import Mode
+from rollouts.records import PromptMedia
 
 
 def render_prompt(tokenizer: Any, messages: Sequence[Mapping[str, Any]], mode: Mode) -> tuple[int, ...]:
@@ -22,6 +23,40 @@ def render_prompt(tokenizer: Any, messages: Sequence[Mapping[str, Any]], mode: M
     """
     text = render_text(tokenizer, messages, mode)
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+class MediaPrompt(NamedTuple):
+    """A prompt with images or videos, as trainer and engine take it."""
+
+    ids: tuple[int, ...]
+    """Token ids with the blocks of all media in place: what the language model reads."""
+    media: PromptMedia
+    """What the engine takes; it makes the same ids of it."""
+    inputs: Mapping[str, Any]
+    """The model's further arguments for this one text, as its processor returned them."""
+
+
+def render_media_prompt(
+    processor: Any, messages: Sequence[Mapping[str, Any]], images: Sequence[Any], videos: Sequence[Any], mode: Mode
+) -> MediaPrompt:
+    """A conversation with images or videos that the model is to continue in `mode`.
+
+    Args:
+        processor: Processor of transformers with a chat template.
+        messages: Turns with `role` and `content`; the parts of type image and video stand in the order of the media.
+        images: Opened images.
+        videos: Opened videos, as the processor takes them.
+        mode: See `render_prompt`.
+
+    Raises:
+        ValueError: Parts and media do not match.
+    """
+    text = render_text(processor, messages, mode)
+    media = {name: list(given) for name, given in (("images", images), ("videos", videos)) if given}
+    out = processor(text=text, return_tensors="pt", **media)
+    inputs = {name: value for name, value in out.items() if name not in ("input_ids", "attention_mask")}
+    ids = tuple(out["input_ids"][0].tolist())
+    return MediaPrompt(ids, PromptMedia(text=text, images=tuple(images), videos=tuple(videos)), inputs)
 
 
 def render_text(tokenizer: Any, messages: Sequence[Mapping[str, Any]], mode: Mode) -> str:

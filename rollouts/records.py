@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from rollouts.modes import Mode, stable_hash
 
@@ -49,6 +50,18 @@ class Sampling:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PromptMedia:
+    """Images and videos of a prompt, as an engine takes them. The requests of a group share one object."""
+
+    text: str
+    """The rendered prompt, prefill included, with one place for each image and video."""
+    images: tuple[Any, ...] = ()
+    """PIL images in mode RGB, in the order of their places."""
+    videos: tuple[Any, ...] = ()
+    """Videos as the model's processor takes them (ours: packages of frames and their times in seconds)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
     """One response wanted. The requests of a group share `row` and `prompt_ids`.
 
@@ -71,6 +84,8 @@ class Request:
     """How tokens are drawn."""
     ignore_eos: bool = False
     """Whether to go on to the budget past the end of the turn (for benchmarks)."""
+    media: PromptMedia | None = None
+    """Images and videos; `prompt_ids` then holds their blocks, filled in as the model reads them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
