@@ -77,4 +77,4 @@ class ReferenceLogprobs:
 
 def model_fingerprint(folder: Path, precision: str) -> str:
     """Identifies a checkpoint's weights and configuration, and the precision they are run in."""
-    return f"{precision}:{file_fingerprint([*folder.glob('*.safetensors'), folder / 'config.json'])}"
+    return f"{precision}:{file_fingerprint([*folder.glob('model*.safetensors'), folder / 'config.json'])}"
