@@ -14,7 +14,7 @@ from recipes.render.chart import CHART
 from recipes.render.clip import CLIP
 from recipes.render.fonts import check_scripts
 from recipes.render.formulas import FORMULAS
-from recipes.render.grid import GRID
+from recipes.render.grid import GRID, PLACES
 from recipes.render.receipt import RECEIPT
 from recipes.render.records import DoesNotFit, Drawing, Form, Item, Look, Question, content_key, random_of
 from recipes.render.scene import SCENE
@@ -145,6 +145,16 @@ class RenderSource(BaseModel):
     asked: tuple[str, ...] = ()
     """What is asked, such as [count, exists]; the column `asked` names it. Nothing = anything."""
 
+    cells: tuple[int, ...] = Field(default=(2, 3), min_length=1)
+    """Cells along a side of a grid of objects, 2 or 3; one is drawn for each picture."""
+
+    @field_validator("cells")
+    @classmethod
+    def _known_cells(cls, cells: tuple[int, ...]) -> tuple[int, ...]:
+        if not set(cells) <= set(PLACES):
+            raise ValueError(f"{list(cells)} must name sides among {', '.join(map(str, PLACES))}")
+        return cells
+
     @field_validator("mixture")
     @classmethod
     def _known_kinds(cls, mixture: dict[str, float]) -> dict[str, float]:
@@ -182,7 +192,7 @@ class RenderSource(BaseModel):
         """Item `index` of the mixture; a pure function, so that a stream can go on anywhere and in many workers."""
         kinds, weights = zip(*self.mixture.items(), strict=True)
         kind = random_of("mixture", seed, split, index).choices(kinds, weights)[0]
-        look = Look(side=self.side, scripts=self.scripts)
+        look = Look(side=self.side, scripts=self.scripts, cells=self.cells)
         return render_item(kind, seed, index, split, look, self.short_share, self.asked)
 
     def items(self, split: Split, seed: int, start: int = 0, step: int = 1) -> Iterator[Item]:
