@@ -6,6 +6,7 @@ URLs, unless the user's configuration (never the data) says otherwise.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -58,6 +59,46 @@ def media_list(value: Any) -> list[Any]:
     if value is None or value == "":
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def media_handle(value: Any, folder: Path | None, *, outside: bool = False) -> Any:
+    """What a row gives as an image or video, with its file found.
+
+    Args:
+        value: path relative to the folder; {path} or {bytes} as `datasets` writes them; {frames, times}; bytes, a PIL
+            image, or a `pathlib.Path`, which only a user's own code can make.
+        folder: see `media_path`; None = not from a file, so that there is no path to follow.
+        outside: see `media_path`.
+
+    Raises:
+        ValueError: it is none of these, or `media_path` refuses it.
+    """
+    if isinstance(value, Mapping) and value.get("bytes"):
+        value = value["bytes"]
+    elif isinstance(value, Mapping) and isinstance(value.get("path"), str):
+        value = value["path"]
+    if isinstance(value, str):
+        if folder is None:
+            raise PathRefused(
+                f"{_short(value)} is a path, and its row comes from no file: give a pathlib.Path or bytes"
+            )
+        return media_path(value, folder, outside=outside)
+    if isinstance(value, Mapping) and isinstance(value.get("frames"), list | tuple) and "times" in value:
+        frames = [media_handle(frame, folder, outside=outside) for frame in value["frames"]]
+        return {"frames": frames, "times": value["times"]}
+    if isinstance(value, bytes | Path) or hasattr(value, "getbands"):
+        return value
+    raise ValueError(f"{_short(value)} is not an image or video: give the path of a file")
+
+
+def media_key(handle: Any) -> str:
+    """What tells media apart: the path, or a hash of the content."""
+    if isinstance(handle, str | Path):
+        return str(handle)
+    if isinstance(handle, Mapping):
+        return "\0".join([*map(media_key, handle["frames"]), repr(list(handle["times"]))])
+    shape = b"" if isinstance(handle, bytes) else repr((handle.mode, handle.size)).encode()
+    return hashlib.blake2b(shape + (handle if isinstance(handle, bytes) else handle.tobytes())).hexdigest()
 
 
 def placed(messages: Sequence[Mapping[str, Any]], images: int, videos: int) -> tuple[Mapping[str, Any], ...]:
@@ -124,8 +165,8 @@ def _cut(text: str) -> Iterator[dict[str, Any]]:
 
 def _content(parts: list[dict[str, Any]]) -> Any:
     """Text where there is nothing else, for templates that know only text."""
-    if len(parts) == 1 and parts[0]["type"] == "text":
-        return parts[0]["text"]
+    if all(part["type"] == "text" for part in parts):
+        return "\n".join(part["text"] for part in parts)
     return parts
 
 

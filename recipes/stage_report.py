@@ -20,7 +20,7 @@ def stage_report(stage_run: StageRun, trainer: StageTrainer, data: StageData) ->
     evaluation = stage_run.config.evaluation
 
     class Report(TrainerCallback):
-        """Writes metrics.jsonl and evaluations.jsonl, and moves the bar."""
+        """Writes metrics.jsonl and evaluations.jsonl, moves the bar, and ends an interrupted run with a checkpoint."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             run.truncate_after(first + state.global_step)
@@ -34,6 +34,8 @@ def stage_report(stage_run: StageRun, trainer: StageTrainer, data: StageData) ->
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.figures = trainer.meter.figures()
             data.note(trainer.samples)
+            if stage_run.guard.requested:
+                control.should_save = control.should_training_stop = True
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if not logs or "loss" not in logs:

@@ -13,6 +13,7 @@ from recipes.stage_config import Stage, StagedConfig
 if TYPE_CHECKING:
     from base_model.packed_lm import PackedCausalLM
     from base_model.stage_trainer import StageTrainer
+    from rl.interrupt import InterruptGuard
     from rl.run_directory import RunDirectory
 
 MAY_CHANGE = {"resume", "overwrite", "save_every", "workers", "evaluation.every"}
@@ -20,6 +21,7 @@ MAY_CHANGE = {"resume", "overwrite", "save_every", "workers", "evaluation.every"
 
 def run_stages(config: StagedConfig) -> None:
     """Train all stages that the run directory does not hold yet."""
+    from rl.interrupt import InterruptGuard
     from rl.run_directory import RunDirectory
 
     dumped = config.model_dump(mode="json", exclude={"resume", "overwrite"})
@@ -30,18 +32,33 @@ def run_stages(config: StagedConfig) -> None:
     from recipes.models import resolve_model
 
     path = resolve_model(config.model)
+    _check(config, path)
     started = time.perf_counter()
-    with RunDirectory.create(config.run, dumped, **place) as run:
+    with RunDirectory.create(config.run, dumped, **place) as run, InterruptGuard() as guard:
         say(f"{len(config.stages)} stages of {path.name}: {config.ends()[-1]} steps, run {run.path}")
         for number, end in enumerate(config.ends()):
             target = run.checkpoints / f"step_{end}"
             if not (target / "state.json").is_file():
-                StageRun(config, run, number, path).train(target)
+                StageRun(config, run, number, path, guard).train(target)
             path = target
         seconds = time.perf_counter() - started
         summary = {"name": run.path.name, "mode": "none", "steps": config.ends()[-1], "seconds": seconds}
         run.write_summary({**summary, "finished": True})
         say(f"done in {seconds:.0f} s. Model: {path}")
+
+
+def _check(config: StagedConfig, path: Path) -> None:
+    """Refuse before anything is trained what a later stage would fail at. Raises ValueError."""
+    from base_model.checkpoints import has_vision
+    from recipes.stage_data import StageData
+
+    for number, stage in enumerate(config.stages):
+        if not has_vision(path) and stage.train != ["language model"]:
+            raise ValueError(
+                f"stage {stage.name} trains the {', '.join(stage.train)}, but {path.name} is a language model alone: "
+                "train its language model only, or make a vision-language model of it with recipes.new_model"
+            )
+        StageData(config, number, None).loader(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +70,7 @@ class StageRun:
     number: int
     start: Path
     """The model that the stage starts from."""
+    guard: InterruptGuard
 
     @property
     def stage(self) -> Stage:
@@ -78,6 +96,8 @@ class StageRun:
         checkpoint = newest_checkpoint(self.folder)
         trainer = self._trainer(self._model(), processor, checkpoint)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if self.guard.requested:
+            raise KeyboardInterrupt
         self._save(trainer, processor, target)
 
     def _model(self) -> PackedCausalLM:

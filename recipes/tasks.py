@@ -28,6 +28,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recipes.render.source import RenderSource
+from recipes.row_media import media_handle, media_key, media_list, placed
 from recipes.sources import FilesSource, FunctionSource, GymSource, HubSource, RawRow, Split
 
 Source = Annotated[GymSource | FilesSource | HubSource | FunctionSource | RenderSource, Field(discriminator="kind")]
@@ -55,6 +56,15 @@ class TaskConfig(BaseModel):
     null = the built-in worked solutions for reasoning_gym and render, none otherwise."""
     solution_pattern: str | None = None
     """Regular expression with one group, searched in the solution; the group is kept."""
+    images: str | list[str] = []
+    """Columns of images: a path or a list of paths relative to `media_folder`, which they may not leave. `<image>` in
+    a text prompt, or parts of type image in messages, say where they stand; where nothing does, they stand first."""
+    videos: str | list[str] = []
+    """Columns of videos, likewise; marked by `<video>`."""
+    media_folder: Path | None = None
+    """Folder that the paths of media are relative to. null = the folder of the data file."""
+    media_outside: bool = False
+    """Whether media may lie outside that folder. Only for data that is trusted: a row may then name any file."""
     columns: list[str] = []
     """Further columns kept for the rewards, which get them by name."""
     system: str | None = None
@@ -227,19 +237,9 @@ def _hold_out(config: TaskConfig, rows: list[Row]) -> tuple[list[Row], list[Row]
 
 
 def prompt_key(row: Row) -> str:
-    """What makes two prompts the same: roles, contents, images and videos."""
+    """What makes two prompts the same: roles, contents and media."""
     texts = [f"{message['role']}\0{message['content']}" for message in row.messages]
-    return "\0".join([*texts, *(media_key(handle) for handle in (*row.images, *row.videos))])
-
-
-def media_key(handle: Any) -> str:
-    """What makes two images or videos the same: the path, or the content."""
-    if isinstance(handle, Mapping):  # a clip
-        return "\0".join([*map(media_key, handle["frames"]), str(handle["times"])])
-    if isinstance(handle, str | Path):
-        return str(handle)
-    content = handle if isinstance(handle, bytes) else b"\0".join((str(handle.size).encode(), handle.tobytes()))
-    return hashlib.sha256(content).hexdigest()
+    return "\0".join([*texts, *map(media_key, (*row.images, *row.videos))])
 
 
 def _prompts(rows: Iterable[Row]) -> set[str]:
@@ -278,6 +278,10 @@ class _Mapping:
     reference_pattern: str | None
     solution: str | None
     solution_pattern: str | None
+    images: tuple[str, ...]
+    videos: tuple[str, ...]
+    media_folder: Path | None
+    media_outside: bool
     columns: tuple[str, ...]
     system: str | None
     is_rendered: bool
@@ -291,24 +295,44 @@ class _Mapping:
             reference_pattern=config.reference_pattern,
             solution=config.solution or solution,
             solution_pattern=config.solution_pattern,
+            images=_names(config.images),
+            videos=_names(config.videos),
+            media_folder=config.media_folder,
+            media_outside=config.media_outside,
             columns=tuple(config.columns),
             system=config.system,
             is_rendered=isinstance(config.source, RenderSource),
         )
 
     def row(self, raw: RawRow) -> Row:
-        """Raises ValueError for a missing column or a prompt that is neither text nor messages."""
+        """Raises ValueError for a missing column, a prompt that is neither text nor messages, or media that are not
+        there or do not fit the prompt."""
         reference = _value(self.reference, raw) if self.reference else None
         solution = _value(self.solution, raw) if self.solution else None
+        messages = self._messages(raw)
+        if self.is_rendered:  # parts and media fit, and the media are open
+            images, videos = tuple(raw.values["images"]), tuple(raw.values["videos"])
+        else:
+            images, videos = self._media(self.images, raw), self._media(self.videos, raw)
+            messages = _placed(messages, images, videos, raw.place) if self.images or self.videos else messages
         return Row(
             index=-1,
-            messages=self._messages(raw),
+            messages=messages,
+            images=images,
+            videos=videos,
             reference=_searched(self.reference_pattern, reference),
             solution=None if solution is None else str(_searched(self.solution_pattern, solution)),
             columns={name: _value(name, raw) for name in self.columns},
-            images=tuple(raw.values["images"]) if self.is_rendered else (),
-            videos=tuple(raw.values["videos"]) if self.is_rendered else (),
         )
+
+    def _media(self, columns: Sequence[str], raw: RawRow) -> tuple[Any, ...]:
+        """The media of some columns, files found. Raises ValueError."""
+        handles = [handle for column in columns for handle in media_list(_value(column, raw))]
+        folder = self.media_folder or raw.folder
+        try:
+            return tuple(media_handle(handle, folder, outside=self.media_outside) for handle in handles)
+        except ValueError as error:
+            raise ValueError(f"{raw.place}: {error}.") from None
 
     def _messages(self, raw: RawRow) -> tuple[Mapping[str, Any], ...]:
         value = _value(self.prompt, raw)
@@ -323,6 +347,19 @@ class _Mapping:
                 "messages with role and content, the last one by the user."
             )
         return ({"role": "system", "content": self.system}, *messages) if self.system else messages
+
+
+def _names(columns: str | list[str]) -> tuple[str, ...]:
+    return (columns,) if isinstance(columns, str) else tuple(columns)
+
+
+def _placed(
+    messages: Sequence[Mapping[str, Any]], images: Sequence[Any], videos: Sequence[Any], place: str
+) -> tuple[Mapping[str, Any], ...]:
+    try:
+        return placed(messages, len(images), len(videos))
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}.") from None
 
 
 def _is_conversation(value: Any) -> bool:

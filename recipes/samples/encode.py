@@ -1,6 +1,6 @@
 """A sample as token ids: which of them are trained on, exactly as rollouts would render and sample them.
 
-A conversation: everything before the last turn is the prompt of a rollout in the sample's mode (`rollouts.prompts`),
+A conversation: everything before the last turn is the prompt of a rollout in one of the modes (`rollouts.prompts`),
 whose prefill (an empty think block in short mode, an opened one in long mode) is given and never trained on. The last
 turn is what the model would sample: reasoning and closing tag in long mode, then answer and end-of-turn token. Earlier
 turns of the assistant stand in the prompt as rollouts show them, without think blocks; their texts are targets too.
@@ -23,7 +23,12 @@ END_OF_TEXT = "<|endoftext|>"
 
 
 def encode_sample(
-    processor: Any, sample: Sample, modes: ModesConfig | None = None, *, max_tokens: int | None = None
+    processor: Any,
+    sample: Sample,
+    modes: ModesConfig | None = None,
+    *,
+    mode: Mode | None = None,
+    max_tokens: int | None = None,
 ) -> TrainingExample:
     """Token ids, targets and model inputs of a sample.
 
@@ -31,17 +36,19 @@ def encode_sample(
         processor: Processor of transformers with a chat template (for samples without media a tokenizer will do).
         sample: A conversation or a document.
         modes: What the two modes are.
+        mode: The one wanted; a sample without reasoning is trained in short mode all the same. None = long where there
+            is reasoning.
         max_tokens: Longest sequence; a document without media is cut there.
 
     Raises:
         Rejected: it is longer than `max_tokens`.
         ValueError: the processor or its chat template cannot show the sample.
     """
-    example = (
-        _conversation(processor, sample, modes or ModesConfig())
-        if sample.messages
-        else _document(processor, sample, max_tokens)
-    )
+    if sample.messages:
+        modes = modes or ModesConfig()
+        example = _conversation(processor, sample, (mode or modes.long) if sample.thinking else modes.short)
+    else:
+        example = _document(processor, sample, max_tokens)
     if max_tokens is not None and len(example.ids) > max_tokens:
         raise Rejected("too_long", f"{sample.place}: {len(example.ids)} tokens, more than {max_tokens}.")
     if not example.target_spans:
@@ -55,9 +62,8 @@ def response_text(message: Mapping[str, Any], mode: Mode) -> str:
     return f"{message['thinking']}\n{mode.think_close}\n\n{answer}" if mode.thinks else answer
 
 
-def _conversation(processor: Any, sample: Sample, modes: ModesConfig) -> TrainingExample:
+def _conversation(processor: Any, sample: Sample, mode: Mode) -> TrainingExample:
     tokenizer = _tokenizer(processor)
-    mode = modes.long if sample.mode == "long" else modes.short
     if sample.images or sample.videos:
         from rollouts.prompts import render_media_prompt
 

@@ -20,11 +20,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from base_model.corruption_settings import CorruptionSettings
-from base_model.video_settings import VideoSettings
 from recipes.render.records import Region, random_of
 from recipes.row_media import media_list, placed
-from recipes.samples import media as opening
-from recipes.samples.media import MediaSettings
+from recipes.samples.media import Opening, found, open_image, open_video
 from recipes.samples.pages import PageQuestions, page_sample, read_sample, transcript
 from recipes.samples.prompts import CAPTION_PROMPTS, CLIP_PROMPTS, READ_PROMPTS
 from recipes.samples.reader import Line, RowReader
@@ -69,9 +67,9 @@ class _Files(BaseModel):
     def describe(self) -> str:
         return ", ".join(map(str, self.paths("train")))
 
-    def open(self, split: Split, seed: int, media: MediaSettings, video: VideoSettings) -> OpenFiles:
+    def open(self, opening: Opening) -> OpenFiles:
         """The stream of a split, read when it is needed. Raises ValueError for a file that is not there."""
-        return OpenFiles(self, split, seed, media, video)
+        return OpenFiles(self, opening)
 
     def make(self, row: OpenRow) -> Sample:
         """The sample of a row. Raises Rejected."""
@@ -81,17 +79,18 @@ class _Files(BaseModel):
 class OpenFiles:
     """Samples of one split by position."""
 
-    def __init__(self, config: _Files, split: Split, seed: int, media: MediaSettings, video: VideoSettings) -> None:
-        self.config, self.split, self.seed, self.media, self.video = config, split, seed, media, video
-        window = config.shuffle_rows if split == "train" else 1
-        self._rows = RowReader(config.paths(split), seed, window=window, distinct=config.distinct)
+    def __init__(self, config: _Files, opening: Opening) -> None:
+        self.config, self.opening = config, opening
+        window = config.shuffle_rows if opening.split == "train" else 1
+        paths = config.paths(opening.split)
+        self._rows = RowReader(paths, opening.seed, window=window, distinct=config.distinct)
         self._duplicates = 0
 
     def sample(self, position: int, attempt: int = 0) -> Sample:
         """The sample at a position; further attempts take the rows after it. Raises Rejected."""
         line = self._rows.row(position + attempt)
         if attempt == 0:
-            self._duplicates += line.duplicates if self._rows.count is None or position < self._rows.count else 0
+            self._duplicates += line.duplicates
         row = OpenRow(self, line, position + attempt)
         try:
             return self.config.make(row)
@@ -112,12 +111,12 @@ class OpenRow:
     def __init__(self, files: OpenFiles, line: Line, position: int) -> None:
         self.files, self.line, self.position = files, line, position
         self.place = line.place
-        self.values = line.values()
-        self.rng = random_of("row", files.seed, files.split, position)
+        self.rng = random_of("row", files.opening.seed, files.opening.split, position)
         if len(line.text) > files.config.max_chars:
             raise Rejected(
                 "too_long", f"{self.place}: {len(line.text)} characters, more than {files.config.max_chars}."
             )
+        self.values = line.values()
 
     def text(self, name: str) -> str:
         """A column, or a template, that is text and not blank. Raises ValueError."""
@@ -139,13 +138,12 @@ class OpenRow:
 
     def image(self, value: Any) -> Any:
         """The image that a path names. Raises Rejected."""
-        return opening.open_image(self._found(value), self.files.media, self.place)
+        return open_image(self._found(value), self.files.opening.media, self.place)
 
     def video(self, value: Any) -> Any:
         """The video that a path names, in packages. Raises Rejected."""
         name = f"{self.line.path.name}/{self.line.number}/{self.position}"
-        settings = self.files.video.drawn(self.files.seed, name) if self.files.split == "train" else self.files.video
-        return opening.open_video(self._found(value), settings, self.place)
+        return open_video(self._found(value), self.files.opening.clip(name), self.place)
 
     def media(self) -> dict[str, Any]:
         """All images and videos of the row, opened. Raises Rejected."""
@@ -159,13 +157,13 @@ class OpenRow:
 
     def check_count(self, count: int) -> None:
         """Raises Rejected for more media than a sample may have."""
-        if count > self.files.media.max_images:
-            raise Rejected("too_long", f"{self.place}: {count} media, more than {self.files.media.max_images}.")
+        if count > self.files.opening.media.max_images:
+            raise Rejected("too_long", f"{self.place}: {count} media, more than {self.files.opening.media.max_images}.")
 
-    def _found(self, value: Any) -> Path:
+    def _found(self, value: Any) -> Any:
         config = self.files.config
         folder = config.media_folder or self.line.path.parent
-        return opening.found(value, folder, outside=config.media_outside, place=self.place)
+        return found(value, folder, outside=config.media_outside, place=self.place)
 
 
 class QaFiles(_Files):
@@ -179,8 +177,7 @@ class QaFiles(_Files):
     answer: str = "answer"
     """Column of the answer, or a template."""
     solution: str | None = None
-    """Column of the reasoning that leads to the answer, or a template; rows are then trained in long mode. null = short
-    mode."""
+    """Column of the reasoning that leads to the answer, or a template. null = none."""
 
     def make(self, row: OpenRow) -> Sample:
         """A question (with media) and its answer."""
@@ -281,7 +278,7 @@ class OcrFiles(_Files):
         image = row.image(row.values.get("image"))
         if self.task == "document":
             sample = f"{row.line.path.name}/{row.line.number}/{row.position}"
-            seed = row.files.seed
+            seed = row.files.opening.seed
             return page_sample(
                 image, regions, self.corruption, self.questions, seed=seed, sample=sample, place=row.place
             )

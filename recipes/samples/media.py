@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from base_model.video_settings import VideoSettings
-from recipes.row_media import MissingMedia, PathRefused, media_path
+from recipes.row_media import MissingMedia, PathRefused, media_handle
 from recipes.samples.sample import Rejected
+from recipes.sources import Split
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,8 +36,28 @@ class MediaSettings(BaseModel):
     """Most images and videos of one sample."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Opening:
+    """How a source is opened."""
+
+    split: Split
+    seed: int
+    """Of the source."""
+    media: MediaSettings = field(default_factory=MediaSettings)
+    """Which images of files are taken."""
+    video: VideoSettings = field(default_factory=VideoSettings)
+    """How clips are read."""
+    random_video: bool = True
+    """Whether each training clip gets a frame rate and a package size of its own."""
+
+    def clip(self, sample: int | str) -> VideoSettings:
+        """How the clip of one sample is read."""
+        drawn = self.random_video and self.split == "train"
+        return self.video.drawn(self.seed, sample) if drawn else self.video
+
+
 def open_image(handle: Any, settings: MediaSettings, place: str) -> Image:
-    """The image behind a path (or PIL image), RGB. Raises Rejected."""
+    """The image behind a path, file content or PIL image, RGB. Raises Rejected."""
     from PIL import Image
 
     from base_model.vlm.images import load_image, to_rgb
@@ -55,19 +76,20 @@ def open_image(handle: Any, settings: MediaSettings, place: str) -> Image:
     return image
 
 
-def _header_size(path: Path) -> tuple[int, int]:
+def _header_size(source: Path | bytes) -> tuple[int, int]:
     """(width, height) as the file says, without decoding it."""
     import warnings
+    from io import BytesIO
 
     from PIL import Image
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # sizes have limits of their own here
         try:
-            with Image.open(path) as image:
+            with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
                 return image.size
         except Exception as error:  # decoders fail on damaged files in their own ways
-            raise ValueError(f"{path}: the image cannot be read ({error}); repair it or leave it out") from None
+            raise ValueError(f"the image cannot be read ({error}); repair it or leave it out") from None
 
 
 def _check_size(size: tuple[int, int], settings: MediaSettings, place: str) -> None:
@@ -95,14 +117,13 @@ def open_video(handle: Any, settings: VideoSettings, place: str) -> Any:
         raise Rejected("media_unreadable", f"{place}: {error}") from None
 
 
-def found(value: Any, folder: Path, *, outside: bool, place: str) -> Path:
-    """The file that a row names. Raises Rejected."""
-    value = value.get("path") if isinstance(value, Mapping) else value
-    if not isinstance(value, str):
-        raise Rejected("malformed", f"{place}: {str(value)[:60]!r} is not the path of a file.")
+def found(value: Any, folder: Path, *, outside: bool, place: str) -> Any:
+    """The file (or frames with times) that a row names. Raises Rejected."""
     try:
-        return media_path(value, folder, outside=outside)
+        return media_handle(value, folder, outside=outside)
     except PathRefused as error:
         raise Rejected("path_refused", f"{place}: {error}.") from None
     except MissingMedia as error:
         raise Rejected("media_missing", f"{place}: {error}.") from None
+    except ValueError as error:
+        raise Rejected("malformed", f"{place}: {error}.") from None

@@ -12,10 +12,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from base_model.corruption_settings import CorruptionSettings
-from base_model.video_settings import VideoSettings
 from recipes.render.captions import caption
 from recipes.render.records import Item, Region, random_of
 from recipes.render.source import KINDS, RenderSource
+from recipes.samples.media import Opening
 from recipes.samples.pages import PAGE_KINDS, PageQuestions, page_sample, read_sample, transcript
 from recipes.samples.prompts import CAPTION_PROMPTS, CLIP_PROMPTS, READ_PROMPTS
 from recipes.samples.sample import Sample, asked, turns
@@ -34,13 +34,12 @@ class RenderedSamples(BaseModel):
     kind: Literal["rendered"] = "rendered"
     """rendered: samples with exact ground truth, made on the fly."""
     task: Task = "qa"
-    """qa: a question and its answer; caption: all that is shown in words; ocr: the text of a page or of one region;
-    document: the original text of regions, some of them corrupted; text: pages as text, without an image."""
+    """qa: a question, its answer and the reasoning that leads to it; caption: all that is shown in words; ocr: the
+    text of a page or of one region; document: the original text of regions, some of them corrupted; text: pages as
+    text, without an image."""
     render: RenderSource = RenderSource()
     """Mixture of kinds, sizes, scripts and forms of answers; ocr, document and text take the kinds with text alone
     (article, table, receipt, formulas)."""
-    long_share: float = Field(0.0, ge=0, le=1)
-    """qa: share of the samples with the worked solution as reasoning (long mode); the others answer at once."""
     region_share: float = Field(0.5, ge=0, le=1)
     """ocr: share of the samples that read one region; the others read the whole page."""
     questions: PageQuestions = PageQuestions()
@@ -70,28 +69,29 @@ class RenderedSamples(BaseModel):
         """Whether there are samples of this split."""
         return True
 
-    def open(self, split: Split, seed: int, media: Any = None, video: VideoSettings | None = None) -> OpenRendered:
+    def open(self, opening: Opening) -> OpenRendered:
         """The stream of a split. Nothing is rendered before a sample is asked for."""
-        return OpenRendered(self, split, seed, video or VideoSettings())
+        return OpenRendered(self, opening)
 
 
 class OpenRendered:
     """Samples of one split by position."""
 
-    def __init__(self, config: RenderedSamples, split: Split, seed: int, video: VideoSettings) -> None:
-        self.config = config
-        self.split: Split = split
-        self.seed = seed
-        self.video = video
+    def __init__(self, config: RenderedSamples, opening: Opening) -> None:
+        self.config, self.opening = config, opening
         self._source = config.render.model_copy(update={"mixture": config._kinds()})
 
     def sample(self, position: int, attempt: int = 0) -> Sample:
         """Sample `position`; further attempts give others in its place."""
         index = position + attempt * _ANOTHER
-        item = self._source.item(self.split, self.seed, index)
-        rng = random_of("rendered sample", self.config.task, self.seed, self.split, index)
+        item = self._source.item(self.opening.split, self.opening.seed, index)
+        rng = random_of("rendered sample", self.config.task, self.opening.seed, self.opening.split, index)
         maker = {"qa": self._qa, "caption": self._caption, "ocr": self._ocr, "document": self._document}
         return maker.get(self.config.task, self._text)(item, rng)
+
+    def take_duplicates(self) -> int:
+        """Nothing is left out."""
+        return 0
 
     def _media(self, item: Item) -> dict[str, Any]:
         """The item's image, or its clip in packages: of random rate and size in training."""
@@ -99,12 +99,11 @@ class OpenRendered:
             return {"images": item.images}
         from base_model.vlm.media import open_video
 
-        settings = self.video.drawn(self.seed, f"rendered/{item.index}") if self.split == "train" else self.video
+        settings = self.opening.clip(f"rendered/{item.index}")
         return {"videos": (open_video({"frames": item.images, "times": item.times}, settings),)}
 
     def _qa(self, item: Item, rng: Random) -> Sample:
-        thinking = item.solution if rng.random() < self.config.long_share else None
-        messages = (*item.messages, turns("", item.reference, thinking)[1])
+        messages = (*item.messages, turns("", item.reference, item.solution)[1])
         return Sample(messages=messages, **self._media(item), task="qa", place=_place(item))
 
     def _caption(self, item: Item, rng: Random) -> Sample:
@@ -124,7 +123,7 @@ class OpenRendered:
             _words(item),
             self.config.corruption,
             self.config.questions,
-            seed=self.seed,
+            seed=self.opening.seed,
             sample=f"{item.kind}/{item.split}/{item.index}",
             place=_place(item),
         )
@@ -135,8 +134,7 @@ class OpenRendered:
         if rng.random() < 0.5:
             return Sample(document=({"type": "text", "text": page},), task="text", place=_place(item))
         question = item.messages[0]["content"][-1]["text"]
-        thinking = item.solution if rng.random() < self.config.long_share else None
-        messages = turns(f"{page}\n\n{question}", item.reference, thinking)
+        messages = turns(f"{page}\n\n{question}", item.reference, item.solution)
         return Sample(messages=messages, task="text", place=_place(item))
 
 

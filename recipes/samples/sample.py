@@ -18,7 +18,6 @@ Reason = Literal[
     "duplicate",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
-ModeKind = Literal["short", "long"]
 
 
 class Rejected(ValueError):
@@ -45,8 +44,8 @@ class Sample:
     """
 
     messages: tuple[Mapping[str, Any], ...] = ()
-    """Turns with `role` and `content` (text, or parts for the user's), the last one by the assistant. A last turn with
-    `thinking`, the reasoning without tags, is trained in long mode, any other in short mode."""
+    """Turns with `role` and `content` (text, or parts for the user's), the last one by the assistant; that one may have
+    `thinking`, the reasoning without tags, which long mode trains on and short mode leaves out."""
     document: tuple[Mapping[str, Any], ...] = ()
     """Parts in order: {type: text, text: ...}, {type: image}, {type: video}."""
     images: tuple[Any, ...] = ()
@@ -61,9 +60,9 @@ class Sample:
     """What is known beside the text, such as the levels of corrupted regions; for evaluation and reports."""
 
     @property
-    def mode(self) -> ModeKind:
-        """The mode that the last turn is trained in."""
-        return "long" if self.messages and self.messages[-1].get("thinking") else "short"
+    def thinking(self) -> str:
+        """The reasoning before the last answer; empty if there is none."""
+        return str(self.messages[-1].get("thinking") or "") if self.messages else ""
 
     @property
     def prompt(self) -> tuple[Mapping[str, Any], ...]:

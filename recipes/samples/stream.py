@@ -18,20 +18,21 @@ A sample that is refused is replaced by another one of the same source, and says
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from base_model.video_settings import VideoSettings
+from recipes.samples.encode import encode_sample
 from recipes.samples.files import CaptionFiles, ChatFiles, InterleavedFiles, OcrFiles, QaFiles, VideoFiles
-from recipes.samples.media import MediaSettings
-from recipes.samples.mixture import Pick, Plan, Weight
+from recipes.samples.media import MediaSettings, Opening
+from recipes.samples.mixture import Plan, Weight
 from recipes.samples.rendered import RenderedSamples
 from recipes.samples.sample import Reason, Rejected, Sample
 from recipes.sources import Split
-from rollouts.modes import ModesConfig, stable_hash
+from rollouts.modes import ModeSampler, ModesConfig, stable_hash
 
 if TYPE_CHECKING:
     from base_model.training_example import TrainingExample
@@ -40,6 +41,9 @@ SampleSource = Annotated[
     RenderedSamples | QaFiles | CaptionFiles | InterleavedFiles | OcrFiles | VideoFiles | ChatFiles,
     Field(discriminator="kind"),
 ]
+Made = TypeVar("Made")
+BAD: frozenset[Reason] = frozenset({"malformed", "path_refused", "media_missing", "media_unreadable"})
+"""Reasons that say that the data is broken; the others are filters doing their work."""
 ATTEMPTS = 32
 """Rows that may be refused one after the other before the stream gives up."""
 _ENOUGH = 50
@@ -61,9 +65,13 @@ class DataConfig(BaseModel):
     media: MediaSettings = MediaSettings()
     """Which images and videos of files are taken."""
     video: VideoSettings = VideoSettings()
-    """How clips are cut into frames and packages; in training rate and package size are drawn for each sample."""
+    """How clips are cut into frames and packages."""
+    random_video: bool = True
+    """Whether each training clip gets a frame rate and a package size of its own, drawn from video.training_fps and
+    video.training_packages."""
     max_bad: float = Field(0.1, ge=0, le=1)
-    """Largest share of a source's rows that may be refused (too long ones included) before the run stops."""
+    """Largest share of a source's rows that may be bad (malformed, media missing or unreadable) before the run stops;
+    what filters leave out does not count."""
 
     @model_validator(mode="after")
     def _known_names(self) -> DataConfig:
@@ -74,12 +82,11 @@ class DataConfig(BaseModel):
         both = sorted(set(self.weights) & set(self.shares))
         if both:
             raise ValueError(f"{both[0]!r} has a weight and a share: give it one of the two")
-        self._plan(0, 10**6, "train")
+        self._plan(self.sources, 0, 10**6)
         return self
 
-    def _plan(self, seed: int, total: int | None, split: Split) -> Plan:
-        """The plan over the sources that have this split."""
-        names = [name for name, source in self.sources.items() if source.has(split)]
+    def _plan(self, names: Iterable[str], seed: int, total: int | None) -> Plan:
+        """The plan over these sources."""
         weights = {name: self.weights.get(name, 1.0) for name in names if name not in self.shares}
         return Plan(weights, {name: self.shares[name] for name in names if name in self.shares}, seed, total)
 
@@ -94,7 +101,18 @@ class DataConfig(BaseModel):
         Raises:
             ValueError: a file is missing, no source has this split, or the weights cannot be met.
         """
-        return SampleStream(self, seed, total, split)
+        sources = OpenSources(
+            self.sources,
+            split,
+            seed,
+            media=self.media,
+            video=self.video,
+            random_video=self.random_video,
+            max_bad=self.max_bad,
+        )
+        if not sources.names:
+            raise ValueError(f"no source has data for {split}: give one with eval_data, or a rendered one.")
+        return SampleStream(self._plan(sources.names, seed, total), sources, total)
 
 
 class OpenSource(Protocol):
@@ -102,6 +120,9 @@ class OpenSource(Protocol):
 
     def sample(self, position: int, attempt: int = 0) -> Sample:
         """The sample at a position, or at further attempts another one in its place. Raises Rejected, ValueError."""
+
+    def take_duplicates(self) -> int:
+        """Equal rows left out since the last call."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,110 +136,158 @@ class Refused:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Numbered:
-    """A sample of the stream."""
-
-    index: int
-    source: str
-    sample: Sample
-    refused: tuple[Refused, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Encoded:
-    """A sample of the stream as token ids."""
+    """A sample as token ids."""
 
-    index: int
-    """Its number in the stream."""
     source: str
     """Name of its source."""
+    position: int
+    """Its position in the source."""
     task: str
     mode: str
-    """short or long."""
+    """Name of the mode it is trained in."""
     example: TrainingExample
     refused: tuple[Refused, ...] = ()
     """What was refused at this place; give it to a `FilterReport`."""
 
 
-class SampleStream:
-    """Samples by number. Copies in worker processes read and count for themselves."""
+class OpenSources:
+    """Samples by source and position: the place of one that is refused is taken by another of its source.
 
-    def __init__(self, config: DataConfig, seed: int, total: int | None, split: Split) -> None:
-        self.total = total
-        self._config = config
+    Copies in worker processes read and count for themselves; what they give depends on (seed, source, position) alone.
+
+    Args:
+        sources: Name -> source; those without data of the split are left out.
+        split: train or eval.
+        seed: Of the run; every source draws from a seed of its own, by its name.
+        media: Which images and videos of files are taken.
+        video: How clips are read.
+        random_video: Whether each training clip gets a frame rate and a package size of its own.
+        max_bad: Largest share of a source's rows that may be bad; see `BAD`.
+
+    Raises:
+        ValueError: a file is missing.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, SampleSource],
+        split: Split,
+        seed: int,
+        *,
+        media: MediaSettings | None = None,
+        video: VideoSettings | None = None,
+        random_video: bool = True,
+        max_bad: float = 0.1,
+    ) -> None:
+        self._seed, self._max_bad = seed, max_bad
         self._opened: dict[str, OpenSource] = {
-            name: source.open(split, stable_hash("source", seed, name, bits=31), config.media, config.video)
-            for name, source in config.sources.items()
+            name: source.open(
+                Opening(
+                    split=split,
+                    seed=stable_hash("source", seed, name, bits=31),
+                    media=media or MediaSettings(),
+                    video=video or VideoSettings(),
+                    random_video=random_video,
+                )
+            )
+            for name, source in sources.items()
             if source.has(split)
         }
-        if not self._opened:
-            raise ValueError(f"no source has data for {split}: give one with eval_data, or a rendered one.")
-        self._plan = config._plan(seed, total, split)
         self._tried: Counter[str] = Counter()
         self._bad: Counter[str] = Counter()
 
-    def pick(self, index: int) -> Pick:
-        """Source and position of sample `index`."""
-        return self._plan.pick(index)
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The sources that have data of the split."""
+        return tuple(self._opened)
 
-    def counts(self, index: int) -> dict[str, int]:
-        """How many of the samples before `index` come from each source."""
-        return self._plan.counts(index)
-
-    def sample(self, index: int) -> Numbered:
-        """Sample `index`, as it is. Raises ValueError as `encoded`."""
-        return self._taken(index, lambda sample: sample)[0]
+    def sample(self, source: str, position: int) -> tuple[Sample, tuple[Refused, ...]]:
+        """The sample at a position, and what was refused there. Raises ValueError as `encoded`."""
+        return self._taken(source, position, lambda sample: sample)
 
     def encoded(
-        self, index: int, processor: Any, modes: ModesConfig | None = None, *, max_tokens: int | None = None
+        self,
+        source: str,
+        position: int,
+        processor: Any,
+        modes: ModesConfig | None = None,
+        *,
+        max_tokens: int | None = None,
     ) -> Encoded:
-        """Sample `index` as token ids; see `encode_sample`.
+        """The sample at a position as token ids.
+
+        Args:
+            source: Its name.
+            position: From 0 on, without end; files start again, in another order.
+            processor: See `encode_sample`.
+            modes: Mode of the samples that have a worked solution; hybrid draws one by (seed, source, position). None =
+                short.
+            max_tokens: Longer samples are refused.
 
         Raises:
-            ValueError: too many rows of a source are refused, or the processor cannot show the sample.
+            ValueError: too many rows of the source are bad, or the processor cannot show the sample.
         """
-        from recipes.samples.encode import encode_sample
+        modes = modes or ModesConfig(mode="short")
+        mode = ModeSampler(modes, self._seed).mode(stable_hash(source, bits=31), position)
 
-        found, example = self._taken(index, lambda s: encode_sample(processor, s, modes, max_tokens=max_tokens))
-        sample = found.sample
-        return Encoded(
-            index=index, source=found.source, task=sample.task, mode=sample.mode, example=example, refused=found.refused
-        )
+        def encode(sample: Sample) -> tuple[Sample, TrainingExample]:
+            return sample, encode_sample(processor, sample, modes, mode=mode, max_tokens=max_tokens)
 
-    def _taken(self, index: int, use: Any) -> tuple[Numbered, Any]:
-        """The first sample for this place that is not refused, and what `use` makes of it."""
-        name, position = self._plan.pick(index)
+        (sample, example), refused = self._taken(source, position, encode)
+        thinks = mode.thinks and bool(sample.thinking)
+        name = (modes.long if thinks else modes.short).name
+        return Encoded(source=source, position=position, task=sample.task, mode=name, example=example, refused=refused)
+
+    def _taken(self, name: str, position: int, use: Callable[[Sample], Made]) -> tuple[Made, tuple[Refused, ...]]:
+        """What `use` makes of the first sample for this place that is not refused."""
         first: Rejected | None = None
         for attempt in range(ATTEMPTS):
             try:
-                sample = self._opened[name].sample(position, attempt)
-                made = use(sample)
+                made = use(self._opened[name].sample(position, attempt))
             except Rejected as error:
-                if attempt == 0:
-                    first = error
-                last = error
+                first, last = first or error, error
                 continue
             self._count(name, first)
-            return Numbered(index=index, source=name, sample=sample, refused=self._refused(name, first)), made
+            return made, self._refused(name, first)
         raise ValueError(f"{ATTEMPTS} rows of {name} were refused one after the other; the last one: {last}")
 
     def _refused(self, name: str, first: Rejected | None) -> tuple[Refused, ...]:
-        skipped = getattr(self._opened[name], "take_duplicates", int)()
+        """Every row is reported once: at its own position, and not where it would have stood in for another one."""
+        skipped = self._opened[name].take_duplicates()
         found = [Refused(source=name, reason="duplicate", detail="", count=skipped)] if skipped else []
         if first:
             found.append(Refused(source=name, reason=first.reason, detail=str(first)))
         return tuple(found)
 
     def _count(self, name: str, first: Rejected | None) -> None:
-        """Raises ValueError when too many rows of a source were refused."""
+        """Raises ValueError when too many rows of a source are bad."""
+        is_bad = first is not None and first.reason in BAD
         self._tried[name] += 1
-        self._bad[name] += first is not None
+        self._bad[name] += is_bad
         tried, bad = self._tried[name], self._bad[name]
-        if first and tried >= _ENOUGH and bad > self._config.max_bad * tried:
+        if is_bad and tried >= _ENOUGH and bad > self._max_bad * tried:
             raise ValueError(
-                f"{bad} of {tried} rows of {name} were refused, more than max_bad {self._config.max_bad:g} allows; the "
-                f"last one: {first} Repair the data, or raise max_bad."
+                f"{bad} of {tried} rows of {name} cannot be read, more than the share of {self._max_bad:g} that "
+                f"max_bad allows; the last one: {first}"
             )
+
+
+class SampleStream:
+    """The samples of a mixture by number."""
+
+    def __init__(self, plan: Plan, sources: OpenSources, total: int | None = None) -> None:
+        self.plan, self.sources, self.total = plan, sources, total
+
+    def sample(self, index: int) -> tuple[Sample, tuple[Refused, ...]]:
+        """Sample `index`, and what was refused there."""
+        return self.sources.sample(*self.plan.pick(index))
+
+    def encoded(
+        self, index: int, processor: Any, modes: ModesConfig | None = None, *, max_tokens: int | None = None
+    ) -> Encoded:
+        """Sample `index` as token ids; see `OpenSources.encoded`."""
+        return self.sources.encoded(*self.plan.pick(index), processor, modes, max_tokens=max_tokens)
 
 
 class EncodedStream:
@@ -265,9 +334,9 @@ class FilterReport:
     counts: dict[tuple[str, Reason], int] = field(default_factory=dict)
     first: dict[tuple[str, Reason], str] = field(default_factory=dict)
 
-    def add(self, sources: str, refused: Iterable[Refused]) -> None:
+    def add(self, source: str, refused: Iterable[Refused]) -> None:
         """Counts one sample of a source and what it stands in for."""
-        self.seen[sources] += 1
+        self.seen[source] += 1
         for each in refused:
             key = (each.source, each.reason)
             self.counts[key] = self.counts.get(key, 0) + each.count
