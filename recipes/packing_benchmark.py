@@ -8,7 +8,7 @@ same weights. The samples are made beforehand, so that no data loading is measur
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -29,8 +29,8 @@ class PackingBenchmarkConfig(StagedConfig):
     """The stage whose mixture, parts and budget are taken, counted from 0."""
     samples: int = Field(64, ge=1)
     """Samples of a round."""
-    rows: int = Field(8, ge=1)
-    """Rows of a padded batch."""
+    rows: int | None = Field(None, ge=1)
+    """Rows of a padded batch; null = as many samples as a packed batch holds on average."""
     rounds: int = Field(5, ge=1)
     """Rounds that count; each way has one more before, to warm up."""
     json_path: Path | None = None
@@ -47,8 +47,9 @@ def main(config: PackingBenchmarkConfig) -> None:
         raise ValueError(f"stage {config.stage} was asked for, and the last one is {len(config.stages) - 1}")
     path = resolve_model(config.model)
     rounds = _samples(config, path)
-    say(_shape(config, rounds))
-    ways = {"packed": _packed(config, path), "padded": _padded(config, path)}
+    rows = config.rows or _packed_rows(config, rounds)
+    say(_shape(rows, rounds))
+    ways = {"packed": _packed(config, path), "padded": _padded(config, path, rows)}
     records: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     with StepBar("packing", 2 * len(rounds)) as bar:
         for number, samples in enumerate(rounds):
@@ -92,17 +93,35 @@ def _samples(config: PackingBenchmarkConfig, path: Path) -> list[list[TrainingEx
     ]
 
 
-def _shape(config: PackingBenchmarkConfig, rounds: Sequence[Sequence[TrainingExample]]) -> str:
+def _packed_rows(config: PackingBenchmarkConfig, rounds: Sequence[Sequence[TrainingExample]]) -> int:
+    """Samples of a packed batch, on average."""
+    batches = [len(taken) for samples in rounds for taken in _batches(config, samples)]
+    return max(1, round(sum(batches) / len(batches)))
+
+
+def _batches(config: PackingBenchmarkConfig, samples: Sequence[TrainingExample]) -> Iterator[list[TrainingExample]]:
+    from base_model.example_packing import view_count
+    from base_model.sample_packer import Budget, Packer, Sized
+
+    stage = config.stages[config.stage]
+    packer: Packer[TrainingExample] = Packer(Budget(stage.tokens_per_batch, stage.views_per_batch), 1)
+    for sample in samples:
+        packer.add(Sized(sample, len(sample.ids), view_count(sample)))
+    for taken in packer.rest():
+        yield [each.item for each in taken]
+
+
+def _shape(rows: int, rounds: Sequence[Sequence[TrainingExample]]) -> str:
     from base_model.example_packing import view_count
 
     examples = [example for samples in rounds for example in samples]
     lengths = sorted(len(example.ids) for example in examples)
-    chunks = [samples[at : at + config.rows] for samples in rounds for at in range(0, len(samples), config.rows)]
+    chunks = [samples[at : at + rows] for samples in rounds for at in range(0, len(samples), rows)]
     padded = sum(max(len(example.ids) for example in chunk) * len(chunk) for chunk in chunks)
     return (
         f"{len(examples)} samples of {lengths[0]} to {lengths[-1]} tokens, {median(lengths):g} in the middle, "
-        f"{sum(map(view_count, examples)) / len(examples):.1f} views each; {sum(lengths) / padded:.0%} of the padded "
-        "batches are samples"
+        f"{sum(map(view_count, examples)) / len(examples):.1f} views each; padded batches of {rows} rows, "
+        f"{sum(lengths) / padded:.0%} of which are samples"
     )
 
 
@@ -111,22 +130,17 @@ Step = Callable[[Sequence["TrainingExample"]], float]
 
 
 def _packed(config: PackingBenchmarkConfig, path: Path) -> Step:
-    from base_model.example_packing import pack_examples, view_count
+    from base_model.example_packing import pack_examples
     from base_model.packed_lm import load_packed
-    from base_model.sample_packer import Budget, Packer, Sized
 
-    stage = config.stages[config.stage]
     model = load_packed(path)
     optimizer = _optimizer(config, model.causal_lm)
 
     def step(samples: Sequence[TrainingExample]) -> float:
         total, loss_sum = sum(sample.targets for sample in samples), 0.0
-        packer: Packer[TrainingExample] = Packer(Budget(stage.tokens_per_batch, stage.views_per_batch), 1)
-        for sample in samples:
-            packer.add(Sized(sample, len(sample.ids), view_count(sample)))
-        for taken in packer.rest():
+        for taken in _batches(config, samples):
             with _autocast(config):
-                loss, _ = model(pack_examples([each.item for each in taken]), lambda lp, _span: -lp.sum() / total)
+                loss, _ = model(pack_examples(taken), lambda logprobs, _span: -logprobs.sum() / total)
             loss.backward()
             loss_sum += loss.item()
         optimizer.step()
@@ -136,7 +150,7 @@ def _packed(config: PackingBenchmarkConfig, path: Path) -> Step:
     return step
 
 
-def _padded(config: PackingBenchmarkConfig, path: Path) -> Step:
+def _padded(config: PackingBenchmarkConfig, path: Path, rows: int) -> Step:
     import torch
     from transformers import AutoModelForImageTextToText
 
@@ -147,9 +161,9 @@ def _padded(config: PackingBenchmarkConfig, path: Path) -> Step:
 
     def step(samples: Sequence[TrainingExample]) -> float:
         total, loss_sum = sum(sample.targets for sample in samples), 0.0
-        for at in range(0, len(samples), config.rows):
+        for at in range(0, len(samples), rows):
             with _autocast(config):
-                batch = pad_examples(samples[at : at + config.rows])
+                batch = pad_examples(samples[at : at + rows])
                 loss = model(**batch, num_items_in_batch=total, use_cache=False).loss
             loss.backward()
             loss_sum += loss.item()

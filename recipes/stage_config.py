@@ -15,9 +15,6 @@ from recipes.samples.media import MediaSettings
 from recipes.samples.stream import SampleSource
 from rollouts.modes import ModesConfig
 
-FRAME_BY_FRAME = VideoSettings(package=1, training_packages=(1,))
-"""Every frame in a package of its own, as an image: before the upgrade from 2D to 3D."""
-
 
 class Mixture(BaseModel):
     """How much comes from each source."""
@@ -63,9 +60,14 @@ class Stage(OptimizerSettings):
     """Packed batches per step."""
     gradient_checkpointing: bool = False
     """Recompute layers in the backward pass."""
-    video: VideoSettings = FRAME_BY_FRAME
-    """How clips are read; each gets a frame rate drawn from training_fps and a package size drawn from
-    training_packages. By default frame by frame; {} draws packages of 1 to 6 (the upgrade from 2D to 3D)."""
+    modes: ModesConfig = ModesConfig(mode="short")
+    """What the modes are, and which of them samples with reasoning are trained in: short, long, or hybrid, which draws
+    one for each; samples without reasoning are always short."""
+    video: VideoSettings = VideoSettings(package=1)
+    """How clips are read; by default frame by frame."""
+    random_video: bool = False
+    """Whether each clip gets a frame rate and a package size of its own, drawn from video.training_fps and
+    video.training_packages: the upgrade from 2D to 3D."""
 
     @model_validator(mode="after")
     def _phases_fit(self) -> Stage:
@@ -119,9 +121,7 @@ class StagedConfig(BaseModel):
     media: MediaSettings = MediaSettings()
     """Which images and videos of files are taken."""
     max_bad: float = Field(0.1, ge=0, le=1)
-    """Largest share of a source's rows that may be refused (too long ones included) before the run stops."""
-    modes: ModesConfig = ModesConfig()
-    """What short and long mode are; a sample with reasoning is trained in long mode, any other in short mode."""
+    """Largest share of a source's rows that may be bad (malformed, media missing or unreadable) before a run stops."""
     stages: list[Stage] = Field(min_length=1)
     """The stages, in order."""
     evaluation: StageEvaluation = StageEvaluation()

@@ -97,9 +97,10 @@ class StageData:
             shares=dict(mixture.shares),
             media=self.config.media,
             video=self.stage.video,
+            random_video=self.stage.random_video,
             max_bad=self.config.max_bad,
         ).open(seed, split=split)
 
     def _encoded(self, stream: SampleStream, index: int) -> Any:
         tokens = self.stage.tokens_per_batch
-        return stream.encoded(index, self.processor, self.config.modes, max_tokens=tokens)
+        return stream.encoded(index, self.processor, self.stage.modes, max_tokens=tokens)

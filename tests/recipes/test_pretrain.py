@@ -26,6 +26,7 @@ STAGES: list[dict[str, Any]] = [
         "train": ["resampler", "vision tower", "language model"],
         "mixture": {"weights": {"captions": 1}, "shares": {"text": 0.4}},
         "decay_mixture": {"weights": {"questions": 1}},
+        "modes": {"mode": "hybrid"},
         "steps": 4,
         "gradient_accumulation": 2,
         "learning_rates": {"vision tower": 1e-4},
@@ -40,7 +41,7 @@ def _config(folder: Path, model: Path, name: str, **changes: Any) -> StagedConfi
         "model": {"path": str(model)},
         "sources": {
             "captions": SCENES | {"task": "caption"},
-            "questions": SCENES | {"task": "qa", "long_share": 0.5},
+            "questions": SCENES | {"task": "qa"},
             "text": {"kind": "rendered", "task": "text", "render": {"side": [112, 160]}},
         },
         "stages": [{"tokens_per_batch": 512, "learning_rate": 3e-3, **stage} for stage in STAGES],
