@@ -19,9 +19,6 @@ PLACES = {
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 """Shapes that differ within 20 pixels."""
 
-PALETTES = (2, 3, 4, len(COLOURS))
-"""How many colours a picture is made of: few make counts, many make every object a question of its own."""
-
 Thing = Mapping[str, Any]
 
 
@@ -29,7 +26,10 @@ def plan(rng: Random, look: Look) -> dict[str, Any]:
     """Half a grid of objects to a full one, of few or many colours and shapes."""
     side, cells = rng.randint(*look.side), rng.choice(look.cells)
     cell = side // cells
-    colours, shapes = rng.sample(tuple(COLOURS), rng.choice(PALETTES)), rng.sample(SHAPES, rng.randint(2, len(SHAPES)))
+    colours, shapes = (
+        rng.sample(tuple(COLOURS), rng.choice(look.palette)),
+        rng.sample(SHAPES, rng.randint(2, len(SHAPES))),
+    )
     things = []
     for at in sorted(rng.sample(range(cells**2), rng.randint(cells**2 // 2, cells**2))):
         radius = int(cell / 2 * rng.uniform(0.6, 0.85))

@@ -31,6 +31,8 @@ class Look:
     """Scripts of the texts; see `words.SCRIPTS`."""
     cells: tuple[int, ...] = (2, 3)
     """Cells along a side of a grid of objects; one is drawn for each picture."""
+    palette: tuple[int, ...] = (2, 3, 4, 10)
+    """Colours that a grid's objects are made of, in number; one is drawn for each picture."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -58,8 +58,8 @@ def test_stages_train_what_the_paper_trains(small: bool) -> None:
     assert "questions" not in last.mixture.weights
     general, thinking = training_config("sft", small).stages
     assert general.mixture.shares == {"text": 0.1}
-    assert "thoughts" in thinking.mixture.weights
-    assert max(thinking.video.training_packages) > 1 == max(general.video.training_packages)
+    assert (general.modes.mode, thinking.modes.mode) == ("short", "hybrid")
+    assert (general.random_video, thinking.random_video) == (False, True)
 
 
 def test_the_small_pipeline_differs_in_size_alone() -> None:
