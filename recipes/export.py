@@ -111,10 +111,13 @@ class ExportConfig(BaseModel):
 
 def main(config: ExportConfig) -> None:
     """Export, check, report."""
+    from transformers.utils import logging
+
     from recipes.console import say
     from recipes.export_report import memory_report, table
     from rl.files import atomic_write_json
 
+    logging.disable_progress_bar()
     wanted = [format_ for format_ in ("merged", "int4", "gguf") if format_ in config.formats]
     _check_out(config, wanted)
     source = find_source(config.model)

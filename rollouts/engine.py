@@ -18,6 +18,7 @@ import math
 import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 logger = logging.getLogger(__name__)
+
+PLUGIN, PLUGIN_ARCHITECTURE = "tandem_vlm", "MiniCPMV"
+"""The entry point of this package's plug-in for vLLM, and the architecture that it serves."""
 
 Progress = Callable[[int, int], None]
 OnResult = Callable[[int, Rollout], None]
@@ -170,6 +174,20 @@ def check_block_size(config: EngineConfig) -> None:
         )
 
 
+def check_plugin(directory: Path) -> None:
+    """Refuse a checkpoint that vLLM can only load with this package's plug-in, where that is not installed.
+
+    Raises:
+        ValueError: vLLM would not find the plug-in.
+    """
+    architectures = _read_json(directory / "config.json").get("architectures") or []
+    if PLUGIN_ARCHITECTURE in architectures and PLUGIN not in entry_points(group="vllm.general_plugins").names:
+        raise ValueError(
+            f"{directory} is a vision-language model that vLLM loads with the plug-in {PLUGIN}, and this package was "
+            "installed before it had one; install it again (pip install -e .)"
+        )
+
+
 def reads_images(directory: Path) -> bool:
     """Whether a checkpoint is a vision-language model's."""
     return "vision_config" in _read_json(directory / "config.json")
@@ -205,13 +223,15 @@ class VLLMEngine:
             log_path: File that the worker's output is appended to; None = kept only for error messages.
 
         Raises:
-            ValueError: The directory is not a checkpoint, or the blocks do not suit this machine.
+            ValueError: The directory is not a checkpoint, vLLM lacks the plug-in for it, or the blocks do not suit this
+                machine.
         """
         self.config = config or EngineConfig()
         check_block_size(self.config)
         self._path = Path(model_path)
         if not (self._path / "config.json").is_file():
             raise ValueError(f"{self._path} is not a checkpoint: it has no config.json; save a model there first")
+        check_plugin(self._path)
         self._shapes = checkpoint_shapes(self._path)
         self._tied = bool(_read_json(self._path / "config.json").get("tie_word_embeddings", True))
         self._log_path = Path(log_path) if log_path is not None else None

@@ -166,7 +166,7 @@ class Worker:
         if self._rendered is None or self._rendered[0] is not media:  # a group's requests come one after the other
             self._rendered = media, self._render(media)
         rendered = self._rendered[1]
-        _check_ids(rendered["prompt_token_ids"], list(ids))
+        check_ids(rendered["prompt_token_ids"], list(ids))
         return {**rendered, "prompt_token_ids": list(ids)}
 
     def _render(self, media: WireMedia) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def _never_wait_for_the_encoder(config: Any) -> None:
     scheduler.max_num_encoder_input_tokens = scheduler.encoder_cache_size = room
 
 
-def _check_ids(rendered: list[int], given: list[int]) -> None:
+def check_ids(rendered: list[int], given: list[int]) -> None:
     """Refuses to put features where the trainer has other tokens."""
     if given[: len(rendered)] == rendered:
         return

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from base_model.export.checkpoint import Checkpoint
@@ -36,7 +37,6 @@ def write_text(checkpoint: Checkpoint, path: Path, kind: WeightType) -> None:
             f"{', '.join(ARCHITECTURES)}; convert the merged checkpoint with llama.cpp's convert_hf_to_gguf.py instead"
         )
     _check_rope(config)
-    arch = ARCHITECTURES[config.model_type]
 
     def metadata(writer: Any) -> None:
         _add_shape(writer, config)
@@ -44,7 +44,7 @@ def write_text(checkpoint: Checkpoint, path: Path, kind: WeightType) -> None:
         writer.add_quantization_version(2)
         add_tokenizer(writer, checkpoint.folder, config.vocab_size)
 
-    write(path, config.model_type, metadata, list(_entries(checkpoint, arch, kind)))
+    write(path, config.model_type, metadata, [entry for _, entry in _entries(checkpoint, kind)])
 
 
 def _check_rope(config: Any) -> None:
@@ -75,11 +75,12 @@ def _add_shape(writer: Any, config: Any) -> None:
     writer.add_vocab_size(config.vocab_size)
 
 
-def _entries(checkpoint: Checkpoint, arch: str, kind: WeightType) -> Iterator[Entry]:
+def _entries(checkpoint: Checkpoint, kind: WeightType) -> Iterator[tuple[str, Entry]]:
+    """The checkpoint's name of each tensor, and what is written for it."""
     from gguf import MODEL_ARCH, get_tensor_name_map
 
     config = checkpoint.text_config
-    names = get_tensor_name_map(MODEL_ARCH[arch], config.num_hidden_layers)
+    names = get_tensor_name_map(MODEL_ARCH[ARCHITECTURES[config.model_type]], config.num_hidden_layers)
     for full in sorted(checkpoint.files):
         if not full.startswith(checkpoint.prefix):
             continue
@@ -91,18 +92,46 @@ def _entries(checkpoint: Checkpoint, arch: str, kind: WeightType) -> Iterator[En
             raise ValueError(f"llama.cpp's {config.model_type} has no place for the tensor {full}")
         shape = checkpoint.shape(full)
         wanted: WeightType = "q8_0" if kind in FOUR_BIT and ".layers." not in name else kind
-        yield Entry(
-            name=target, shape=shape, kind=fitting(wanted, shape), read=partial(_read, checkpoint, full, config)
-        )
+        read = partial(_read, checkpoint, full, config)
+        yield full, Entry(name=target, shape=shape, kind=fitting(wanted, shape), read=read)
 
 
 def _read(checkpoint: Checkpoint, name: str, config: Any) -> Tensor:
-    tensor = checkpoint.tensor(name)
+    heads = _turned_heads(name, config)
+    return _interleave(checkpoint.tensor(name), heads) if heads else checkpoint.tensor(name)
+
+
+def read_text(checkpoint: Checkpoint, path: Path) -> dict[str, Tensor]:
+    """The language model's weights out of a file of ``write_text``, in fp32 and under the checkpoint's names.
+
+    Args:
+        checkpoint: what the file was made from; it gives names, shapes and order.
+        path: the file.
+    """
+    from gguf import GGUFReader
+    from gguf.quants import dequantize
+
+    stored = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
+    weights = {}
+    for source, entry in _entries(checkpoint, "f32"):
+        tensor = stored[entry.name]
+        values = dequantize(tensor.data, tensor.tensor_type).reshape(entry.shape)
+        heads = _turned_heads(source, checkpoint.text_config)
+        weights[source] = _separate(torch.from_numpy(values), heads) if heads else torch.from_numpy(values)
+    return weights
+
+
+def _turned_heads(name: str, config: Any) -> int:
+    """Heads of a matrix whose rows llama.cpp has in another order; 0 = it has them in the same."""
     if config.model_type != "llama" or ".self_attn." not in name:
-        return tensor
+        return 0
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
-    part = name.split(".")[-2]
-    return _interleave(tensor, heads[part]) if part in heads else tensor
+    return int(heads.get(name.split(".")[-2], 0))
+
+
+def _separate(tensor: Tensor, heads: int) -> Tensor:
+    """Undoes ``_interleave``."""
+    return tensor.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
 
 
 def _interleave(tensor: Tensor, heads: int) -> Tensor:

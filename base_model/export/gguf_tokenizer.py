@@ -30,9 +30,9 @@ def add_tokenizer(writer: Any, folder: Path, vocabulary: int) -> None:
 
     if not (folder / "tokenizer.json").is_file():
         raise ValueError(f"{folder} holds no tokenizer.json: a GGUF file contains its tokenizer, copy it there")
-    spec = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    rule = splitting_rule(spec)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    spec = json.loads(tokenizer.backend_tokenizer.to_str())  # as transformers uses it, not as the file says
+    rule = splitting_rule(spec)
     texts, kinds = _tokens(tokenizer, vocabulary)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(rule)

@@ -200,6 +200,7 @@ def exact_grid(side: int, longest: int = 1024) -> int:
     """Patches a side up to which ``table_entries`` changes nothing; ``longest`` where that is so for every grid."""
     line = _line(side)
     for patches in range(1, longest + 1):
-        if any(int(line[TABLE_SIDE * i // patches]) != side * i // patches for i in range(patches)):
+        places = torch.arange(patches)
+        if not torch.equal(line[TABLE_SIDE * places // patches], side * places // patches):
             return patches - 1
     return longest

@@ -132,9 +132,9 @@ def _in_child(task: str, request: Mapping[str, Any]) -> Any:
 
 
 def _last_words(log: str) -> str:
-    """The line of a log that most likely says what went wrong."""
+    """The line of a log that most likely says what went wrong: the first that speaks of it."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     telling = [
         line for line in lines if "error" in line.lower() or "assert" in line.lower() or "failed" in line.lower()
     ]
-    return (telling or lines or ["it ended without a word"])[-1][-300:]
+    return (telling or lines[-1:] or ["it ended without a word"])[0][-300:]

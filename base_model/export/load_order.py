@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from base_model.export.checkpoint import Checkpoint
+
 Order = Literal["at once", "in turn"]
 
 
@@ -40,8 +42,10 @@ def measure(folder: Path, order: Order) -> Peak:
     """Load a vision-language checkpoint in the given order, read one image, and tell the peak.
 
     Raises:
-        ValueError: the process failed; the sentence ends with its last line.
+        ValueError: there is no vision tower; or the process failed, and the sentence ends with its last line.
     """
+    if not Checkpoint(folder).has_vision:
+        raise ValueError(f"{folder} has no vision tower, so there is no order of loading to measure")
     command = [sys.executable, "-m", "base_model.export.load_order_worker", str(folder), order]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -20,8 +20,6 @@ from base_model.vlm.vision import VisionTower
 def main() -> None:
     """Measure one order."""
     checkpoint, order = Checkpoint(Path(sys.argv[1])), sys.argv[2]
-    if not checkpoint.has_vision:
-        raise ValueError(f"{checkpoint.folder} has no vision tower, so there is no order of loading")
     config = checkpoint.config
     _warm_up()
     start = current_memory()

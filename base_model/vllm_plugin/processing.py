@@ -10,7 +10,6 @@ vLLM asks in this order, and each answer comes from `base_model.vlm`:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -30,10 +29,9 @@ from vllm.multimodal.processing.processor import PlaceholderFeaturesInfo
 
 from base_model.vllm_plugin.media import MAX_PACKAGES, MediaParser, PackedVideos, RgbImages
 from base_model.vlm.image_processing import MiniCPMVImageProcessor
-from base_model.vlm.processing import IMAGE_TAG, MAX_PACKAGE, VIDEO_TAG, PackedVideo, ticks_of
+from base_model.vlm.processing import IMAGE_TAG, MAX_PACKAGE, PLACES, VIDEO_TAG, PackedVideo, ticks_of
 
 TAGS = {"image": IMAGE_TAG, "video": VIDEO_TAG}
-_TAGS = re.compile(f"({re.escape(IMAGE_TAG)}|{re.escape(VIDEO_TAG)})")
 _MODALITY = {tag: modality for modality, tag in TAGS.items()}
 
 _FIELDS = ("pixel_values", "tgt_sizes")
@@ -151,7 +149,7 @@ class MultiModalProcessor(BaseMultiModalProcessor[ProcessingInfo]):
         depends on its place, not on the image, so it is no part of the cached block.
         """
         text = self.info.get_tokenizer().decode(token_ids, clean_up_tokenization_spaces=False)
-        pieces = _TAGS.split(text)
+        pieces = PLACES.split(text)
         self._check_places(pieces, mm_prompt_updates)
         found: dict[str, list[PlaceholderFeaturesInfo]] = {modality: [] for modality in mm_prompt_updates}
         ids: list[int] = []
@@ -192,6 +190,6 @@ class MultiModalProcessor(BaseMultiModalProcessor[ProcessingInfo]):
     def _max_slices(self, kwargs: Mapping[str, Any]) -> int | None:
         """The one option that a request may set."""
         options = self.info.ctx.get_merged_mm_kwargs(kwargs)
-        if unknown := sorted(set(options) - {"max_slice_nums", "truncation"}):
+        if unknown := sorted(set(options) - {"max_slice_nums"}):
             raise ValueError(f"mm_processor_kwargs has {', '.join(unknown)}; this model knows max_slice_nums alone")
         return options.get("max_slice_nums")

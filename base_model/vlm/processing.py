@@ -21,7 +21,8 @@ VIDEO_TAG = "(<video>./</video>)"
 MAX_PACKAGE = 6
 """Most frames of one package (arXiv 2509.18154, section 2.2)."""
 
-_TAGS = re.compile(f"({re.escape(IMAGE_TAG)}|{re.escape(VIDEO_TAG)})")
+PLACES = re.compile(f"({re.escape(IMAGE_TAG)}|{re.escape(VIDEO_TAG)})")
+"""Splits a text into what stands between the places, and the places."""
 
 
 class PackedVideo(NamedTuple):
@@ -154,7 +155,7 @@ class MiniCPMVProcessor(ProcessorMixin):
         the result is that of the whole. Features go only where the processor put a place: the same words in the user's
         own text are text.
         """
-        pieces = _TAGS.split(text)
+        pieces = PLACES.split(text)
         _check_counts(pieces, images, videos)
         image_items, video_items = iter(enumerate(images)), iter(videos)
         ids: list[int] = list(self.tokenizer.encode("")) if add_special_tokens else []

@@ -104,8 +104,10 @@ class Resampler(nn.Module):
         """[G, Q, D]; packages of equally many patches are computed together, so nothing is padded or masked."""
         query_QD, key_ND, value_ND = self._project(self.ln_q(self.query), key_ND, value_ND)
         tokens: dict[int, Tensor] = {}
-        for members in batches([end - start for start, end in spans], len(spans)):
-            keys, values = (torch.stack([rows[slice(*spans[i])] for i in members]) for rows in (key_ND, value_ND))
+        sizes = [end - start for start, end in spans]
+        parts = (key_ND.split(sizes), value_ND.split(sizes))  # slices would each fill a gradient of all rows
+        for members in batches(sizes, len(spans)):
+            keys, values = (torch.stack([part[i] for i in members]) for part in parts)
             queries = query_QD.expand(len(members), -1, -1)
             out = F.scaled_dot_product_attention(*(self._split(x) for x in (queries, keys, values)))
             out = self.attn.out_proj(out.transpose(1, 2).flatten(2))

@@ -17,6 +17,8 @@ from transformers import SiglipVisionConfig
 from transformers import initialization as init
 from transformers.models.siglip.modeling_siglip import SiglipAttention, SiglipEncoder, SiglipMLP
 
+from base_model.vlm import vision_attention
+
 Grid = tuple[int, int]
 """(rows, columns) of patches."""
 
@@ -51,7 +53,7 @@ class VisionTower(nn.Module):
         super().__init__()
         # A copy: the attention chosen for the language model (such as packed) must not reach this part.
         config = copy.deepcopy(config)
-        config._attn_implementation = "sdpa"
+        config._attn_implementation = vision_attention.NAME
         config.num_hidden_layers -= int(drop_last_layer)
         self.batch_size = batch_size
         self.embeddings = VisionEmbeddings(config)

@@ -19,6 +19,7 @@ from recipes.render.receipt import RECEIPT
 from recipes.render.records import DoesNotFit, Drawing, Form, Item, Look, Question, content_key, random_of
 from recipes.render.scene import SCENE
 from recipes.render.shapes import COLOURS
+from recipes.render.series import SERIES
 from recipes.render.table import TABLE
 from recipes.sources import RawRow, Split, question_split
 
@@ -33,6 +34,7 @@ KINDS = {
     "chart": CHART,
     "scene": SCENE,
     "grid": GRID,
+    "series": SERIES,
     "clip": CLIP,
 }
 SMALLEST_SIDE, LARGEST_SIDE = 112, 4096
@@ -136,7 +138,8 @@ class RenderSource(BaseModel):
     kind: Literal["render"] = "render"
     """render: images and clips with exact ground truth."""
     mixture: dict[str, float] = Field(default_factory=lambda: dict.fromkeys(KINDS, 1.0), min_length=1)
-    """Share of each kind, relative to the others: article, table, receipt, formulas, chart, scene, grid, clip."""
+    """Share of each kind, relative to the others: article, table, receipt, formulas, series, chart, scene,
+    grid, clip."""
     side: tuple[int, int] = (336, 672)
     """Smallest and largest length of an image's longer side, in pixels."""
     scripts: tuple[str, ...] = Field(default=("latin", "greek", "cyrillic"), min_length=1)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from base_model.packing import TokenGroup
+from tests.tiny import QWEN3_CHAT_TEMPLATE, make_tiny_tokenizer
 
 IMAGE, VIDEO, START, END = 190, 191, 192, 193
 TEXT = {
@@ -87,7 +88,7 @@ def qwen_group(grids: list[tuple[int, int, int]], lengths: list[int], seed: int,
     return TokenGroup(prompt=ids, responses=[draw(n) for n in lengths], inputs=inputs if grids else None)
 
 
-def llava_config() -> Any:
+def llava_config(image_token: int = IMAGE, vocab_size: int = 200) -> Any:
     """The configuration of a tiny LLaVA: 8 x 8 pixels, 4 features of an image."""
     from transformers import AutoConfig
 
@@ -95,10 +96,31 @@ def llava_config() -> Any:
     vision |= {"num_attention_heads": 2, "image_size": 8, "patch_size": 4, "initializer_range": 0.15}
     return AutoConfig.for_model(
         "llava",
-        text_config={"model_type": "llama", **TEXT},
+        text_config={"model_type": "llama", **TEXT, "vocab_size": vocab_size},
         vision_config=vision,
-        image_token_index=IMAGE,
+        image_token_index=image_token,
         tie_word_embeddings=False,
+    )
+
+
+def llava_processor() -> Any:
+    """LLaVA's own processor: 8 x 8 pixels of every image, `<image>` as the token of its places."""
+    from transformers import LlavaProcessor
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    content = "message['content'] if message['content'] is string else message['content']"
+    parts = f"({content} | map(attribute='text', default='<image>') | join('\\n'))"
+    template = QWEN3_CHAT_TEMPLATE.replace("message['content']", parts)
+    tokenizer = make_tiny_tokenizer(vocab_size=280, chat_template=template)
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    return LlavaProcessor(
+        image_processor=CLIPImageProcessorPil(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8}),
+        tokenizer=tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        chat_template=template,
+        image_token="<image>",
+        num_additional_image_tokens=1,
     )
 
 

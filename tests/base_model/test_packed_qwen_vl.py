@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from base_model.backbones import MROPE_FAMILIES, MropeBackbone, backbone_class
 from base_model.branches import Branch, pack_branches
-from base_model.packed_lm import load_packed
+from base_model.config import LoraSettings
+from base_model.packed_lm import load_packed, merged_weights, save_merged
 from base_model.packing import TokenGroup, pack_groups, pack_sequences
 from tests.base_model.other_vlms import IMAGE, qwen_config, qwen_group, save_tiny
 
@@ -105,3 +107,12 @@ def test_sequences_and_branches_have_the_same_positions(saved: tuple[str, Path])
         kept = group.responses[branch.response][: branch.keep] if branch.keep else []
         expected = _own_logprobs(plain, group, [*kept, *branch.tokens])[len(kept) :]
         torch.testing.assert_close(logprobs, expected.detach(), atol=1e-4, rtol=1e-4)
+
+
+def test_weights_have_the_names_of_the_checkpoint(saved: tuple[str, Path], tmp_path: Path) -> None:
+    kind, path = saved
+    packed, batch = load_packed(path, lora=LoraSettings(rank=2)), pack_groups(_groups(kind))
+    names = set(load_file(path / "model.safetensors"))
+    assert set(merged_weights(packed.model)) == set(merged_weights(load_packed(path).model)) == names
+    save_merged(packed.model, tmp_path)
+    torch.testing.assert_close(load_packed(tmp_path).logprobs(batch), packed.logprobs(batch))

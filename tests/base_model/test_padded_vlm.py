@@ -5,14 +5,23 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from base_model.backbones import PaddedBackbone, backbone_class
 from base_model.branches import Branch, pack_branches
-from base_model.packed_lm import load_packed
+from base_model.checkpoints import load_processor
+from base_model.config import LoraSettings
+from base_model.packed_lm import load_packed, merged_weights, save_merged
 from base_model.packing import TokenGroup, pack_groups, pack_sequences
-from tests.base_model.other_vlms import llava_config, llava_group, save_tiny
+from recipes.tasks import Row
+from rl.config import LearnerConfig
+from rl.learner import Learner, TrainGroup
+from rl.prompts import PromptMaker
+from rollouts.modes import ShortMode
+from tests.base_model.other_vlms import llava_config, llava_group, llava_processor, save_tiny
+from tests.base_model.vlm.small import picture
 
 SHAPES = [(1, [7, 1, 5]), (2, [4]), (0, [3, 6])]
 
@@ -75,3 +84,40 @@ def test_results_of_different_sizes_are_refused(saved: Path) -> None:
     odd = TokenGroup(prompt=groups[1].prompt, responses=groups[1].responses, inputs=wide)
     with pytest.raises(ValueError, match="different sizes"):
         load_packed(saved).logprobs(pack_groups([groups[0], odd]))
+
+
+@pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)])
+def test_weights_have_the_names_of_the_checkpoint(saved: Path, tmp_path: Path, lora: LoraSettings | None) -> None:
+    packed, batch = load_packed(saved, lora=lora), pack_groups(_groups())
+    names = set(load_file(saved / "model.safetensors"))
+    assert set(merged_weights(packed.model)) == names != set(dict(packed.causal_lm.named_parameters()))
+    save_merged(packed.model, tmp_path)
+    assert set(load_file(tmp_path / "model.safetensors")) == names
+    torch.testing.assert_close(load_packed(tmp_path).logprobs(batch), packed.logprobs(batch))
+
+
+def test_a_prompt_of_the_families_own_processor_is_trained_on(tmp_path: Path) -> None:
+    processor = llava_processor()
+    tokenizer = processor.tokenizer
+    save_tiny(tmp_path, llava_config(tokenizer.convert_tokens_to_ids("<image>"), len(tokenizer)))
+    processor.save_pretrained(tmp_path)
+    maker = PromptMaker(load_processor(tmp_path))
+    image, text = {"type": "image"}, {"type": "text", "text": "What is it?"}
+    rows = [
+        Row(index=0, messages=({"role": "user", "content": [image, text]},), columns={}, images=(picture(30, 20),)),
+        Row(index=1, messages=({"role": "user", "content": "What is 3 + 4?"},), columns={}),
+    ]
+    groups = [
+        TrainGroup(
+            tokens=TokenGroup(prompt=maker.prompt(row, ShortMode()).ids, responses=[[5, 6], [7]]),
+            advantages_G=(1.0, -1.0),
+            engine_logprobs=((-1.0, -1.0), (-1.0,)),
+            media=maker.inputs(row, ShortMode()),
+        )
+        for row in rows
+    ]
+    learner = Learner(load_packed(tmp_path), LearnerConfig(learning_rate=1e-2, precision="float32"), total_steps=1)
+    before = {name: tensor.clone() for name, tensor in learner.weights().items()}
+    assert learner.update(groups)["grad_norm"] > 0
+    moved = [name for name, tensor in learner.weights().items() if not torch.equal(tensor, before[name])]
+    assert any("vision_tower" in name for name in moved)

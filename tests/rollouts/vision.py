@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from base_model.vlm import MiniCPMV, MiniCPMVProcessor, PackedVideo
 from base_model.vlm.presets import build
-from rollouts import EngineConfig, Request, Rollout, Sampling, ShortMode, request_seed
+from rollouts import EngineConfig, Request, Rollout, Sampling, ShortMode, VLLMEngine, request_seed
 from rollouts.prompts import MediaPrompt, render_media_prompt
 from tests.base_model.vlm.small import picture, tiny, video
 from tests.tiny import QWEN3_CHAT_TEMPLATE, make_tiny_model, make_tiny_tokenizer
@@ -19,6 +20,8 @@ CONFIG = EngineConfig(
     dtype="float32", max_model_len=512, max_num_seqs=8, kv_cache_gib=0.25, threads=1, max_images=6, max_videos=2
 )
 MODE = ShortMode(max_tokens=6)
+CLOSE = 1e-4
+CONTINUATION = [20, 31, 47, 58]
 
 
 def save_tiny(directory: Path, decoder: str = "qwen3", **changes: Any) -> tuple[MiniCPMV, MiniCPMVProcessor]:
@@ -100,3 +103,24 @@ def largest_gap(model: MiniCPMV, prompt: MediaPrompt, rollout: Rollout) -> float
     """Largest difference between the engine's log-probabilities of a response and plain torch's."""
     expected = torch_logprobs(model, prompt, rollout.response_ids)
     return max(abs(a - b) for a, b in zip(expected, rollout.logprobs, strict=True))
+
+
+class Served:
+    """A checkpoint, its torch model and processor, and an engine on it."""
+
+    def __init__(self, path: Path, decoder: str = "qwen3") -> None:
+        self.model, self.processor = save_tiny(path, decoder)
+        self.engine = VLLMEngine(path, CONFIG)
+
+    def prompt(self, name: str) -> MediaPrompt:
+        """The prompt of a case."""
+        return render(self.processor, name)
+
+    def scores(self, prompts: Sequence[MediaPrompt]) -> list[list[float]]:
+        """The engine's log-probabilities of one fixed continuation after each prompt, in one call."""
+        media = [prompt.media for prompt in prompts]
+        return self.engine.score([p.ids for p in prompts], [CONTINUATION] * len(prompts), media=media)
+
+    def expected(self, prompt: MediaPrompt, model: MiniCPMV | None = None) -> Any:
+        """What they should be, by the torch model or another one."""
+        return pytest.approx(torch_logprobs(model or self.model, prompt, CONTINUATION), abs=CLOSE)

@@ -1,6 +1,7 @@
 """The exported files, run by llama.cpp itself."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,9 +22,11 @@ def _picture(width: int, height: int) -> Image.Image:
 
 
 @needs_llama_cpp
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
-def test_text_answers_are_those_of_transformers(tmp_path: Path, architecture: str) -> None:
-    source = text_checkpoint(tmp_path / "model", architecture)
+@pytest.mark.parametrize(
+    ("architecture", "options"), [("llama", {}), ("qwen2", {"vocab_size": 400, "head_dim": 16}), ("qwen3", {})]
+)
+def test_text_answers_are_those_of_transformers(tmp_path: Path, architecture: str, options: Any) -> None:
+    source = text_checkpoint(tmp_path / "model", architecture, **options)
     write_text(source, tmp_path / "t.gguf", "f32")
     tokenizer = AutoTokenizer.from_pretrained(source.folder)
     found = compare(load_plain(source.folder), tokenizer, tmp_path / "t.gguf", prompt(), max_tokens=8)

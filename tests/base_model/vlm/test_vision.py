@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from base_model.vlm import MiniCPMV, resampler
+from base_model.vlm import MiniCPMV, resampler, vision_attention
 from base_model.vlm.resampler import sincos
 from base_model.vlm.vision import batches, table_positions
 from tests.base_model.vlm.reference import features
@@ -157,3 +157,18 @@ def test_the_last_layer_can_be_left_out() -> None:
     model, _ = tiny(drop_vision_last_layer=True)
     assert len(model.vpm.encoder.layers) == 3
     assert model.config.vision_config.num_hidden_layers == 4
+
+
+@pytest.mark.parametrize("scaling", [None, 0.3])
+def test_plain_products_are_the_fused_attention(scaling: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(3, 2, 20, 8, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    outputs, gradients = [], []
+    for most in (vision_attention.MAX_SCORES, 0):
+        monkeypatch.setattr(vision_attention, "MAX_SCORES", most)
+        out, _ = vision_attention.vision_attention(torch.nn.Identity(), *inputs, None, scaling=scaling)
+        outputs.append(out)
+        gradients.append(torch.autograd.grad(out.square().sum(), inputs))
+    torch.testing.assert_close(*outputs, rtol=1e-12, atol=1e-12)
+    for ours, fused in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, fused, rtol=1e-10, atol=1e-10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from string import ascii_uppercase
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ def blocks_of(item: Item) -> str:
     return "\n".join(" ".join(groups[group]) for group in sorted(groups))
 
 
-@answer("article.transcribe", "receipt.transcribe")
+@answer("article.transcribe", "receipt.transcribe", "series.transcribe")
 def transcribe(item: Item) -> str:
     return blocks_of(item)
 
@@ -375,6 +376,33 @@ def caption(item: Item) -> str:
     here = [region.text for region in item.regions]
     assert told == {text: here.count(text) for text in here}, item.reference
     return item.asked.answer
+
+
+# ---- series: from the regions alone ----
+
+
+def _lines(item: Item) -> list[str]:
+    return [region.text for region in sorted(item.regions, key=lambda region: region.box[1])]
+
+
+@answer("series.place")
+def series_place(item: Item) -> str:
+    return _lines(item)[item.asked.args["at"]]
+
+
+@answer("series.next")
+def series_next(item: Item) -> str:
+    """Numbers by their difference, names by their distance around the circle."""
+    first, second, *_, last = _lines(item)
+    if first.isdigit():
+        return str(int(last) + int(second) - int(first))
+    circles = (
+        "Mon Tue Wed Thu Fri Sat Sun",
+        "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec",
+        " ".join(ascii_uppercase),
+    )
+    names = next(circle.split() for circle in circles if first in circle.split())
+    return names[(names.index(last) + names.index(second) - names.index(first)) % len(names)]
 
 
 # ---- grids: places from the boxes ----
