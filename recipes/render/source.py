@@ -18,8 +18,8 @@ from recipes.render.grid import GRID, PLACES
 from recipes.render.receipt import RECEIPT
 from recipes.render.records import DoesNotFit, Drawing, Form, Item, Look, Question, content_key, random_of
 from recipes.render.scene import SCENE
-from recipes.render.shapes import COLOURS
 from recipes.render.series import SERIES
+from recipes.render.shapes import COLOURS
 from recipes.render.table import TABLE
 from recipes.sources import RawRow, Split, question_split
 
