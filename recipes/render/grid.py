@@ -23,10 +23,13 @@ Thing = Mapping[str, Any]
 
 
 def plan(rng: Random, look: Look) -> dict[str, Any]:
-    """Half a grid of objects to a full one, of a few colours and shapes."""
-    side, cells = rng.randint(*look.side), rng.choice(tuple(PLACES))
+    """Half a grid of objects to a full one, of few or many colours and shapes."""
+    side, cells = rng.randint(*look.side), rng.choice(look.cells)
     cell = side // cells
-    colours, shapes = rng.sample(tuple(COLOURS), rng.randint(2, 4)), rng.sample(SHAPES, rng.randint(2, 4))
+    colours, shapes = (
+        rng.sample(tuple(COLOURS), rng.choice(look.palette)),
+        rng.sample(SHAPES, rng.randint(2, len(SHAPES))),
+    )
     things = []
     for at in sorted(rng.sample(range(cells**2), rng.randint(cells**2 // 2, cells**2))):
         radius = int(cell / 2 * rng.uniform(0.6, 0.85))

@@ -29,6 +29,10 @@ class Look:
     """Smallest and largest length of an image's longer side, in pixels."""
     scripts: tuple[str, ...] = ("latin", "greek", "cyrillic")
     """Scripts of the texts; see `words.SCRIPTS`."""
+    cells: tuple[int, ...] = (2, 3)
+    """Cells along a side of a grid of objects; one is drawn for each picture."""
+    palette: tuple[int, ...] = (2, 3, 4, 10)
+    """Colours that a grid's objects are made of, in number; one is drawn for each picture."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count as numbers
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -14,11 +14,12 @@ from recipes.render.chart import CHART
 from recipes.render.clip import CLIP
 from recipes.render.fonts import check_scripts
 from recipes.render.formulas import FORMULAS
-from recipes.render.grid import GRID
+from recipes.render.grid import GRID, PLACES
 from recipes.render.receipt import RECEIPT
 from recipes.render.records import DoesNotFit, Drawing, Form, Item, Look, Question, content_key, random_of
 from recipes.render.scene import SCENE
 from recipes.render.series import SERIES
+from recipes.render.shapes import COLOURS
 from recipes.render.table import TABLE
 from recipes.sources import RawRow, Split, question_split
 
@@ -148,6 +149,19 @@ class RenderSource(BaseModel):
     asked: tuple[str, ...] = ()
     """What is asked, such as [count, exists]; the column `asked` names it. Nothing = anything."""
 
+    cells: tuple[int, ...] = Field(default=(2, 3), min_length=1)
+    """Cells along a side of a grid of objects, 2 or 3; one is drawn for each picture."""
+    palette: tuple[Annotated[int, Field(ge=1, le=len(COLOURS))], ...] = Field(default=(2, 3, 4, 10), min_length=1)
+    """Colours that a grid's objects are made of, in number; one is drawn for each picture. Few give counts to ask for;
+    with all ten every object must be looked at, which a model that cannot see yet learns from fastest."""
+
+    @field_validator("cells")
+    @classmethod
+    def _known_cells(cls, cells: tuple[int, ...]) -> tuple[int, ...]:
+        if not set(cells) <= set(PLACES):
+            raise ValueError(f"{list(cells)} must name sides among {', '.join(map(str, PLACES))}")
+        return cells
+
     @field_validator("mixture")
     @classmethod
     def _known_kinds(cls, mixture: dict[str, float]) -> dict[str, float]:
@@ -185,7 +199,7 @@ class RenderSource(BaseModel):
         """Item `index` of the mixture; a pure function, so that a stream can go on anywhere and in many workers."""
         kinds, weights = zip(*self.mixture.items(), strict=True)
         kind = random_of("mixture", seed, split, index).choices(kinds, weights)[0]
-        look = Look(side=self.side, scripts=self.scripts)
+        look = Look(side=self.side, scripts=self.scripts, cells=self.cells, palette=self.palette)
         return render_item(kind, seed, index, split, look, self.short_share, self.asked)
 
     def items(self, split: Split, seed: int, start: int = 0, step: int = 1) -> Iterator[Item]:
