@@ -54,14 +54,33 @@ def _text(parts: list[dict[str, str]]) -> str:
 
 def with_remote_code(directory: Path) -> None:
     """Says where the image processor is, in the way that vLLM's own class asks for it."""
+    where = {"auto_map": {"AutoImageProcessor": "remote_image_processor.Remote"}}
     path = directory / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | where))
+    path = directory / "processor_config.json"
     settings = json.loads(path.read_text())
-    settings["auto_map"] = {"AutoImageProcessor": "remote_image_processor.Remote"}
+    settings["image_processor"] |= where
     path.write_text(json.dumps(settings))
     (directory / "remote_image_processor.py").write_text(
         "from base_model.vlm.image_processing import MiniCPMVImageProcessor\n\n\n"
         "class Remote(MiniCPMVImageProcessor):\n    pass\n"
     )
+
+
+def without_torchvision() -> None:
+    """The short name of the Auto class asks for torchvision, which a processor of our own does not need."""
+    import transformers
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
+
+    transformers.AutoImageProcessor = AutoImageProcessor
+
+
+def with_official_names() -> None:
+    """The official tokenizer, which is remote code, has the ids of a view's ends as attributes."""
+    from transformers import PreTrainedTokenizerBase
+
+    for name, token in (("im_start_id", "<image>"), ("im_end_id", "</image>")):
+        setattr(PreTrainedTokenizerBase, name, property(lambda self, token=token: self.convert_tokens_to_ids(token)))
 
 
 def main(kind: str, directory: str) -> None:
@@ -72,6 +91,8 @@ def main(kind: str, directory: str) -> None:
 
     if kind == "in_tree":
         with_remote_code(Path(directory))
+        without_torchvision()
+        with_official_names()
     llm = LLM(
         directory,
         dtype="float32",
