@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: env demo test lint clean-env
+.PHONY: env demo pipeline test lint clean-env
 
 env: $(STAMP)
 
@@ -19,6 +19,9 @@ $(STAMP): requirements-cpu.lock pyproject.toml
 
 demo: $(STAMP)
 	$(BIN)/python -m recipes.demo $(if $(SMALL),--small true) $(ARGS)
+
+pipeline: $(STAMP)
+	$(BIN)/python -m recipes.pipeline $(if $(SMALL),--small true) $(ARGS)
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest $(ARGS)

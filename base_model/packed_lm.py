@@ -183,8 +183,15 @@ def merged_weights(model: nn.Module) -> dict[str, Tensor]:
 
     Adapters are added to a copy: merging in place and undoing it would leave rounding in the base weights.
     """
+    from transformers.core_model_loading import revert_weight_conversion
+
     if not hasattr(model, "get_base_model"):
-        return {name: p.detach() for name, p in model.named_parameters()}
+        return revert_weight_conversion(model, {name: p.detach() for name, p in model.named_parameters()})
+    return revert_weight_conversion(model.get_base_model(), _folded(model))
+
+
+def _folded(model: Any) -> dict[str, Tensor]:
+    """The base model's tensors under the names they have in memory, with the adapters' updates added."""
     from peft.tuners.lora import LoraLayer
 
     deltas = {}

@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from recipes.cli import run_recipe
 from recipes.data_findings import REASONS, Entry, Reason
 from recipes.models import ModelConfig
+from recipes.reward_keys import reward_columns
 from recipes.samples.media import MediaSettings
 from recipes.tasks import TaskConfig
 from rewards.spec import RewardSpec
@@ -97,7 +98,7 @@ def main(config: CheckDataConfig, base_dir: Path | None = None) -> None:
     from recipes.console import StepBar, say
     from rl.files import atomic_directory, atomic_write_json
 
-    columns = set(config.task.columns)
+    columns = reward_columns(config.task)
     with rewards.build(config.rewards, columns, base_dir) if config.rewards else nullcontext() as reward_set:
         checker = _Checker(config, reward_set)
         with StepBar("check", 1) as bar, atomic_directory(config.out) as folder:
@@ -231,6 +232,7 @@ class _Checker:
 
     def _check_row(self, entry: Entry, row: Row) -> None:
         from recipes.data_findings import is_blank, mark_solved, media_problem
+        from rl.prompts import prompt_text
 
         config = self.config
         problem = media_problem(row, config.media) if config.media else None
@@ -243,7 +245,7 @@ class _Checker:
             if tokens > config.max_prompt_tokens:
                 entry.reasons["too_long"] = f"{tokens} tokens"
         if self.rates is not None:
-            counts = self.rates.of(row.messages[-1]["content"])
+            counts = self.rates.of(prompt_text(row))
             limits = {"always_from": config.always_from, "never_to": config.never_to}
             mark_solved(entry, counts, min_rollouts=config.min_rollouts, **limits)
         self.evaluation.mark(entry)

@@ -124,7 +124,10 @@ def _check_half(asked: Sequence[tuple[Entry, Row]], rewards: RewardSet) -> None:
 
 def gold_row(row: Row) -> dict[str, Any]:
     """What `check_gold` asks of a row."""
-    return {**row.columns, "prompt": row.messages[-1]["content"], "reference": row.reference}
+    from rl.prompts import prompt_text
+
+    media = {"images": list(row.images), "videos": list(row.videos)}
+    return {**row.columns, **media, "prompt": prompt_text(row), "reference": row.reference}
 
 
 def mark_solved(

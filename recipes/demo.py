@@ -7,18 +7,14 @@ not run again, and one that was interrupted continues where it stopped.
 
 from __future__ import annotations
 
-import shlex
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from recipes.cli import run_recipe
 from recipes.console import say
+from recipes.recipe_stages import Stage, call, can_resume
 
 MODES = ("short", "long", "hybrid")
 SMALL_WARMUP = ["--steps", "20", "--task.size", "1000"]
@@ -35,16 +31,6 @@ class DemoConfig(BaseModel):
     """Folder of the four runs and of the comparison; null = runs/demo, or runs/demo_small."""
     small: bool = False
     """Run everything at a fraction of the size, in a few minutes: shows the machinery, not the effect."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
-    """One recipe call of the demo."""
-
-    title: str
-    arguments: tuple[str, ...]  # module and options
-    run: Path  # the run directory it fills
-    product: Path  # the file whose presence says that the stage is done
 
 
 def stages(out: Path, small: bool) -> list[Stage]:
@@ -93,36 +79,17 @@ def main(config: DemoConfig) -> int:
         if stage.product.is_file():
             say(f"done already: {stage.product}")
             continue
-        resume = ["--resume", "true"] if _can_resume(stage) else []
-        status = _call([*stage.arguments, *resume])
+        resume = ["--resume", "true"] if can_resume(stage) else []
+        status = call([*stage.arguments, *resume])
         if status:
             say(f"the stage ended with status {status}; mend its cause and call the demo again: it goes on from here")
             return status
     say(f"\n[{len(todo) + 1}/{len(todo) + 1}] comparison")
     runs = [out / name for name in ("warmup", *MODES)]
-    status = _call(["recipes.compare", *map(str, runs), "--out", str(out)])
+    status = call(["recipes.compare", *map(str, runs), "--out", str(out)])
     if status == 0:
         say(f"\nthe demo took {(time.perf_counter() - started) / 60:.1f} minutes; open {out / 'report.html'}")
     return status
-
-
-def _can_resume(stage: Stage) -> bool:
-    """Whether the stage is a run that was started and not finished."""
-    return stage.product.name == "run.json" and (stage.run / "config.yaml").is_file()
-
-
-def _call(arguments: Sequence[str]) -> int:
-    """Run a recipe in a process of its own (vLLM and the trainer leave nothing behind), its output shown as it
-    comes.
-    """
-    command = [sys.executable, "-m", *arguments]
-    say(f"$ python -m {shlex.join(arguments)}")
-    process = subprocess.Popen(command)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:  # the recipe got the signal too, and saves
-        process.wait()
-        raise
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ The tokenizer is trained on the rendered data's texts, or comes with the languag
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -130,7 +131,7 @@ def _folder(path: str) -> Path:
 
 def corpus(texts: TokenizerTexts) -> Iterator[str]:
     """The texts that a tokenizer is trained on: of rendered rows, then of files."""
-    for row in texts.source.rows("train", texts.seed, texts.rows):
+    for row in islice(texts.source.rows("train", texts.seed, texts.rows), texts.rows):
         yield from _strings({name: row.values[name] for name in ("prompt", "reference", "solution")})
     for path in texts.files:
         yield from _file_texts(path)

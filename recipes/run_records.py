@@ -118,6 +118,15 @@ def load_run(path: Path) -> Run:
     return _assemble(path, _Reader(path, problems), problems)
 
 
+def read_evaluation(folder: Path) -> Run:
+    """The evaluation in a folder, which may be a whole run or hold nothing else. Raises ValueError for impossible
+    figures."""
+    problems: list[str] = []
+    run = _assemble(folder, _Reader(folder, problems), problems)
+    check_figures(run)
+    return run
+
+
 def _assemble(path: Path, read: _Reader, problems: list[str]) -> Run:
     summary, config = read.json("run.json"), read.yaml("config.yaml")
     metrics = read.lines("metrics.jsonl")

@@ -25,6 +25,8 @@ def load_image(source: str | Path | bytes, *, strict: bool = False) -> Image.Ima
     name = f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
+            if image.format == "EPS":
+                raise ValueError("PostScript is a program, and Pillow would have Ghostscript run it")
             return to_rgb(image, strict=strict)
     except UnidentifiedImageError:
         raise ValueError(f"{name}: not an image format that Pillow reads; convert it to PNG or JPEG") from None

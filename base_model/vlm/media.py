@@ -33,8 +33,8 @@ def open_video(handle: Any, settings: VideoSettings | None = None) -> PackedVide
     """A video in packages of frames.
 
     Args:
-        handle: path, content of a file, or a mapping of `frames` (as `open_image` takes them) and `times` (seconds,
-            ascending).
+        handle: path, content of a file, or a mapping of `frames` (images in any form that `open_image` takes) and
+            `times` (seconds, ascending).
         settings: rate, package size and limits; by default those of the report.
 
     Raises:

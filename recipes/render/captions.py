@@ -11,6 +11,7 @@ from typing import Any
 
 from recipes.render.chart_questions import visible
 from recipes.render.clip_questions import spelled
+from recipes.render.grid import inventory
 from recipes.render.records import Item
 from recipes.render.scene import box_of
 from recipes.render.shapes import a, named
@@ -82,6 +83,12 @@ def _formulas(scene: Scene) -> str:
     return f"A page with {count} numbered {plural('formula', count)}:\n" + "\n".join(lines)
 
 
+def _series(scene: Scene) -> str:
+    """The lines."""
+    entries = scene["facts"]["entries"]
+    return f"A page with {len(entries)} lines: {listing(entries)}."
+
+
 def _chart(scene: Scene) -> str:
     """Kind, title, and values, or what can be seen of them."""
     kind = "scatter plot" if scene["chart"] == "scatter" else f"{scene['chart']} chart"
@@ -89,7 +96,7 @@ def _chart(scene: Scene) -> str:
     if scene["chart"] == "scatter":
         groups = [_points(series, several=len(scene["series"]) > 1) for series in scene["series"]]
         return f"{head} It shows {listing(groups)}."
-    return " ".join([head, *(_series(scene, at) for at in range(len(scene["series"])))])
+    return " ".join([head, *(_chart_series(scene, at) for at in range(len(scene["series"])))])
 
 
 def _points(series: Scene, *, several: bool) -> str:
@@ -98,7 +105,7 @@ def _points(series: Scene, *, several: bool) -> str:
     return f"{count} {series['colour']} {plural('point', count)}{name}"
 
 
-def _series(scene: Scene, at: int) -> str:
+def _chart_series(scene: Scene, at: int) -> str:
     """One line, or the bars or slices."""
     series = scene["series"][at]
     pairs = list(zip(scene["labels"], series["values"], strict=True))
@@ -127,6 +134,11 @@ def _scene(scene: Scene) -> str:
     parts = [f"{a(named(thing, size=True))} {_third(thing, scene['size'])}" for thing in things]
     count = len(parts)
     return f"The picture shows {count} {plural('object', count)}: {listing(parts)}."
+
+
+def _grid(scene: Scene) -> str:
+    """Every object after its place, row by row."""
+    return inventory(scene["objects"])
 
 
 def _third(thing: Scene, size: list[int]) -> str:
@@ -171,5 +183,7 @@ _WRITERS: dict[str, Callable[[Scene], str]] = {
     "formulas": _formulas,
     "chart": _chart,
     "scene": _scene,
+    "grid": _grid,
+    "series": _series,
     "clip": _clip,
 }

@@ -29,6 +29,12 @@ class Look:
     """Smallest and largest length of an image's longer side, in pixels."""
     scripts: tuple[str, ...] = ("latin", "greek", "cyrillic")
     """Scripts of the texts; see `words.SCRIPTS`."""
+    cells: tuple[int, ...] = (2, 3)
+    """Cells along a side of a grid of objects; one is drawn for each picture."""
+    palette: tuple[int, ...] = (2, 3, 4, 10)
+    """Colours that a grid's objects are made of, in number; one is drawn for each picture."""
+    rules: tuple[str, ...] = ("numbers", "numbers", "numbers", "days", "months", "letters", "unordered")
+    """What a page of kind series lists; see `series.RULES`. One is drawn for each page."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +105,7 @@ class Item:
     """One rendered example, a pure function of (kind, seed, index, split, look)."""
 
     kind: str
-    """article, table, receipt, formulas, chart, scene or clip."""
+    """article, table, receipt, formulas, series, chart, scene, grid or clip."""
     seed: int
     index: int
     split: str

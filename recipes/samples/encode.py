@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from os.path import commonprefix
 from typing import Any
 
 from base_model.training_example import TrainingExample, spans_of
@@ -44,6 +45,7 @@ def encode_sample(
         Rejected: it is longer than `max_tokens`.
         ValueError: the processor or its chat template cannot show the sample.
     """
+    _check_texts(sample)
     if sample.messages:
         modes = modes or ModesConfig()
         example = _conversation(processor, sample, (mode or modes.long) if sample.thinking else modes.short)
@@ -54,6 +56,16 @@ def encode_sample(
     if not example.target_spans:
         raise Rejected("malformed", f"{sample.place}: there is no text to train on.")
     return example
+
+
+def _check_texts(sample: Sample) -> None:
+    """Raises Rejected where a text holds what stands for an image or video in prompts."""
+    if not (sample.images or sample.videos):
+        return
+    contents = [message["content"] for message in sample.messages] + [list(sample.document)]
+    parts = [part for each in contents for part in ([{"text": each}] if isinstance(each, str) else each)]
+    if any(_is_place(piece) for part in parts for piece in _pieces(str(part.get("text", "")))):
+        raise Rejected("malformed", f"{sample.place}: a text holds the mark of an image or video of prompts.")
 
 
 def response_text(message: Mapping[str, Any], mode: Mode) -> str:
@@ -102,20 +114,26 @@ def _earlier_turns(
 
 def _turn_places(processor: Any, sample: Sample, text: str, mode: Mode) -> list[tuple[int, int]]:
     """(start, end) in the text of each earlier answer, its end-of-turn token included."""
+    from rollouts.prompts import without_thoughts
+
     end_of_turn = _tokenizer(processor).eos_token
-    places, before = [], 0
-    for count, turn in enumerate(sample.prompt, start=1):
-        shown = processor.apply_chat_template(list(sample.prompt[:count]), tokenize=False, **mode.template_kwargs)
-        if turn["role"] == "assistant":
-            start = text.find(str(turn["content"]), before, len(shown))
-            if start < 0 or not text.startswith(shown.rstrip()):
-                raise ValueError(
-                    f"{sample.place}: the chat template writes earlier turns differently once others follow, so they "
-                    "cannot be trained on: keep one turn, or simplify the template."
-                )
-            end = start + len(str(turn["content"]))
-            places.append((start, end + len(end_of_turn) * text.startswith(end_of_turn, end)))
-        before = len(shown)
+    given = [without_thoughts(turn, mode) for turn in sample.prompt]
+
+    def shown(count: int, answering: bool) -> str:
+        return processor.apply_chat_template(
+            given[:count], tokenize=False, add_generation_prompt=answering, **mode.template_kwargs
+        )
+
+    places = []
+    for at in (at for at, turn in enumerate(given) if turn["role"] == "assistant"):
+        answer = given[at]["content"]
+        start = len(commonprefix([shown(at, True), shown(at + 1, False), text]))  # noqa: RUF071 (texts, not paths)
+        if not text.startswith(answer + end_of_turn, start):
+            raise ValueError(
+                f"{sample.place}: the chat template writes earlier turns differently once others follow, so they "
+                "cannot be trained on: keep one turn, or simplify the template."
+            )
+        places.append((start, start + len(answer) + len(end_of_turn)))
     return places
 
 

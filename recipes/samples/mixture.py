@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, NamedTuple
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
 from recipes.render.records import random_of
 
@@ -22,18 +22,22 @@ BLOCK = 256
 """Samples dealt out at once."""
 
 
-def _ascending(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+def _possible(weight: float | list[tuple[float, float]]) -> float | list[tuple[float, float]]:
+    if isinstance(weight, int | float):
+        if weight < 0:
+            raise ValueError(f"{weight:g} must not be negative")
+        return weight
+    points = [list(point) for point in weight]
     if not points:
         raise ValueError("no point is given: write [[0.8, 0], [1.0, 3]], or a single number")
-    if any(at < 0 or at > 1 or weight < 0 for at, weight in points):
+    if any(not 0 <= at <= 1 or value < 0 for at, value in weight):
         raise ValueError(f"{points} holds a point outside the run (0 to 1), or a negative weight")
-    if any(a[0] >= b[0] for a, b in pairwise(points)):
+    if any(one >= other for (one, _), (other, _) in pairwise(weight)):
         raise ValueError(f"{points} must ascend: each point lies later in the run than the one before it")
-    return points
+    return weight
 
 
-Points = Annotated[list[tuple[float, float]], AfterValidator(_ascending)]
-Weight = Annotated[float, Field(ge=0)] | Points
+Weight = Annotated[float | list[tuple[float, float]], AfterValidator(_possible)]
 """A number, or points [share of the run that is over, weight] between which the weight changes evenly."""
 
 

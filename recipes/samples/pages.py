@@ -22,7 +22,7 @@ from recipes.samples.sample import Rejected, Sample, asked, turns
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PAGE_KINDS = ("article", "table", "receipt", "formulas")
+PAGE_KINDS = ("article", "table", "receipt", "formulas", "series")
 """Kinds of rendered items whose regions are text in reading order."""
 OUTLINES = {
     "red": (220, 30, 30), "blue": (30, 80, 230), "green": (20, 160, 60), "orange": (245, 140, 20),
@@ -48,20 +48,28 @@ def transcript(regions: Sequence[Region]) -> str:
     """The text of a page in reading order: one line for each group of regions."""
     groups: dict[int, list[str]] = {}
     for region in regions:
-        groups.setdefault(region.group, []).append(region.text)
+        if region.text.strip():
+            groups.setdefault(region.group, []).append(region.text)
     return "\n".join(" ".join(groups[group]) for group in sorted(groups))
 
 
 def read_sample(
     image: Image, regions: Sequence[Region], questions: PageQuestions, rng: Random, *, place: str
 ) -> Sample:
-    """One region of a page is to be read. Raises Rejected for a page without text."""
+    """One region of a page is to be read. Raises Rejected for a page without text or a box outside it."""
     readable = [region for region in regions if region.text.strip()]
     if not readable:
         raise Rejected("no_regions", f"{place}: the page has no region with text.")
     region = rng.choice(readable)
+    left, top, right, bottom = region.box
+    if not (0 <= left < right <= image.width and 0 <= top < bottom <= image.height):
+        raise Rejected(
+            "malformed",
+            f"{place}: a region has the box {list(region.box)}, which is not left, top, right, bottom within the page "
+            f"of {image.width} x {image.height} pixels.",
+        )
     shown, names = _pointed_at(image, [region.box], questions)
-    messages = turns(asked("image", f"Read the text {names[0]}."), region.text)
+    messages = turns(asked("image", f"Read the text {names[0]}."), " ".join(region.text.split()))
     return Sample(messages=messages, images=(shown,), task="ocr", place=place)
 
 

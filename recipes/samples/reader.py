@@ -34,7 +34,8 @@ class Line(NamedTuple):
     number: int
     """Line of the file, from 1."""
     duplicates: int
-    """Equal rows left out since the one before it, in the first epoch."""
+    """Equal rows that the first epoch left out since the row before it; those at its end are told at the second one's
+    start."""
 
     @property
     def place(self) -> str:
@@ -74,6 +75,7 @@ class RowReader:
         self._paths, self._seed, self._window_rows, self._distinct = tuple(paths), seed, window, distinct
         self.count: int | None = None
         """Rows of an epoch; None until one is over."""
+        self._last_duplicates = 0
         self._rewind(0)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -81,7 +83,7 @@ class RowReader:
         return {
             name: value
             for name, value in self.__dict__.items()
-            if name in ("_paths", "_seed", "_window_rows", "_distinct", "count")
+            if name in ("_paths", "_seed", "_window_rows", "_distinct", "count", "_last_duplicates")
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -136,7 +138,7 @@ class RowReader:
     def _read(self, epoch: int) -> Iterator[Line]:
         """The rows of an epoch in order."""
         seen: set[bytes] = set()
-        duplicates = 0
+        duplicates = self._last_duplicates if epoch == 1 else 0
         for path in self._paths:
             for number, text in enumerate(read_lines(path), start=1):
                 if not text.strip():
@@ -149,6 +151,8 @@ class RowReader:
                     seen.add(digest)
                 yield Line(text, path, number, duplicates)
                 duplicates = 0
+        if epoch == 0:
+            self._last_duplicates = duplicates
 
 
 def read_lines(path: Path) -> Iterator[str]:

@@ -39,7 +39,7 @@ class RenderedSamples(BaseModel):
     text, without an image."""
     render: RenderSource = RenderSource()
     """Mixture of kinds, sizes, scripts and forms of answers; ocr, document and text take the kinds with text alone
-    (article, table, receipt, formulas)."""
+    (article, table, receipt, formulas, series)."""
     region_share: float = Field(0.5, ge=0, le=1)
     """ocr: share of the samples that read one region; the others read the whole page."""
     questions: PageQuestions = PageQuestions()

@@ -168,3 +168,22 @@ def test_the_check_finds_bad_media_and_keeps_other_pictures_apart(tmp_path: Path
     clean = {**task, "source": {"kind": "files", "train": str(tmp_path / "out/clean.jsonl")}, "eval_size": 0}
     again = load_rows(TaskConfig.model_validate({**clean, "media_folder": str(tmp_path / "data")}))
     assert [row.images[0].name for row in again] == ["red.png", "blue.png"]
+
+
+def test_the_check_counts_the_blocks_of_images(tmp_path: Path):
+    from tests.base_model.vlm.small import shared
+
+    model, processor = shared()
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    rows = [{"prompt": "A?", "answer": "x", "image": "red.png"}, {"prompt": "B?", "answer": "x", "image": None}]
+    task = {"source": {"kind": "files", "train": str(write(tmp_path, rows))}, "reference": "answer", "images": "image"}
+    config = {
+        "task": task,
+        "out": tmp_path / "out",
+        "model": {"path": str(tmp_path / "model")},
+        "max_prompt_tokens": 28,
+    }
+    main(CheckDataConfig.model_validate(config))
+    dropped = [json.loads(line) for line in (tmp_path / "out/dropped.jsonl").read_text().splitlines()]
+    assert [(row["row"], [each["reason"] for each in row["reasons"]]) for row in dropped] == [(0, ["too_long"])]

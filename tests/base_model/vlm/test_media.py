@@ -34,6 +34,24 @@ def test_frames_with_times_are_planned_like_a_file():
     assert [number_of(frame) for package in slower.packages for frame in package] == [1, 3, 5, 7, 9, 11]
 
 
+def test_frames_may_be_files(tmp_path):
+    frames = [numbered(n) for n in range(3)]
+    for at, frame in enumerate(frames):
+        frame.save(tmp_path / f"{at}.png")
+    times = [0.0, 0.5, 1.0]
+    paths = [tmp_path / f"{at}.png" for at in range(3)]
+    found, expected = (open_video({"frames": each, "times": times}) for each in (paths, frames))
+    assert [[image.tobytes() for image in package] for package in found.packages] == [
+        [image.tobytes() for image in package] for package in expected.packages
+    ]
+
+
+def test_programs_that_draw_are_no_images(tmp_path):
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.eps")
+    with pytest.raises(ValueError, match="PostScript is a program"):
+        open_image(tmp_path / "a.eps")
+
+
 @pytest.mark.parametrize("times", [[0.0], [0.5, 0.5], [-1.0, 0.0], [0.0, float("nan")]])
 def test_frames_without_fitting_times_are_refused(times):
     with pytest.raises(ValueError, match="ascending"):

@@ -1,0 +1,165 @@
+"""How well a model reads pages: whole clean pages, and regions at each level of corruption.
+
+Legend: N pages.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from base_model.corruption_settings import CorruptionSettings
+from recipes.render import RenderSource
+from recipes.samples.pages import PageQuestions, page_sample, transcript
+from recipes.samples.prompts import READ_PROMPTS
+from recipes.samples.sample import Sample, asked, turns
+from rollouts.modes import ShortMode
+
+CLEAN_PAGE, CLEAN_REGION, LEVELS = "page, clean", "region, clean", ("low", "moderate", "high")
+TASKS = (CLEAN_PAGE, CLEAN_REGION, *(f"region, {level}" for level in LEVELS))
+"""What is measured: reading whole clean pages; reading one region, clean and at each level of corruption."""
+_BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """One answer."""
+
+    text: str
+    read: str
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is the right text, white space aside."""
+        return self.read.split() == self.text.split()
+
+    @property
+    def errors(self) -> int:
+        """Characters to insert, delete or replace."""
+        return edit_distance(self.read.strip(), self.text.strip())
+
+
+def held_out(source: RenderSource, corruption: CorruptionSettings, pages: int, seed: int) -> dict[str, list[Sample]]:
+    """N held-out samples of each task, on the same pages; one region of each page is asked for.
+
+    Args:
+        source: the pages.
+        corruption: operators and strengths; each task applies one level alone.
+        pages: N.
+        seed: of pages, regions and corruption.
+    """
+    samples: dict[str, list[Sample]] = {task: [] for task in TASKS}
+    for index in range(pages):
+        item = source.item("eval", seed, index)
+        page = turns(asked("image", READ_PROMPTS[0]), transcript(item.regions))
+        samples[CLEAN_PAGE].append(Sample(messages=page, images=item.images, task="ocr", place=f"page {index}"))
+        for task, settings in _settings(corruption).items():
+            made = page_sample(
+                item.images[0],
+                [region for region in item.regions if region.kind != "label"],
+                settings,
+                PageQuestions(at_most=1),
+                seed=seed,
+                sample=f"page {index}",
+                place=f"page {index}",
+            )
+            samples[task].append(made)
+    return samples
+
+
+def _settings(corruption: CorruptionSettings) -> dict[str, CorruptionSettings | None]:
+    """One level alone for each task; all levels ask for the same region of a page."""
+    found: dict[str, CorruptionSettings | None] = {CLEAN_REGION: None}
+    for level in LEVELS:
+        weights = {
+            name: getattr(corruption, name).model_copy(update={"weight": float(name == level)}) for name in LEVELS
+        }
+        found[f"region, {level}"] = corruption.model_copy(update={**weights, "region_share": 0.0, "min_regions": 1})
+    return found
+
+
+def read(model_path: Path, samples: Sequence[Sample]) -> list[Reading]:
+    """The model's answers in short mode, by greedy decoding."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    from base_model.checkpoints import load_processor
+
+    processor = load_processor(model_path)
+    processor.tokenizer.padding_side = "left"
+    model = AutoModelForImageTextToText.from_pretrained(model_path, use_safetensors=True, local_files_only=True).eval()
+    readings: list[Reading] = []
+    longest = max(len(processor.tokenizer(_target(sample))["input_ids"]) for sample in samples) + 8
+    for batch in _batches(samples):
+        inputs = _inputs(processor, batch)
+        with torch.inference_mode():
+            out = model.generate(**inputs, max_new_tokens=longest, do_sample=False)
+        texts = processor.tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        readings += [Reading(text=_target(sample), read=text) for sample, text in zip(batch, texts, strict=True)]
+    return readings
+
+
+def _target(sample: Sample) -> str:
+    return str(sample.messages[-1]["content"])
+
+
+def _batches(samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
+    for start in range(0, len(samples), _BATCH):
+        yield samples[start : start + _BATCH]
+
+
+def _inputs(processor: Any, samples: Sequence[Sample]) -> Any:
+    from rollouts.prompts import render_text
+
+    mode = ShortMode()
+    texts = [render_text(processor, sample.prompt, mode) for sample in samples]
+    return processor(text=texts, images=[list(sample.images) for sample in samples])
+
+
+def edit_distance(first: str, second: str) -> int:
+    """Levenshtein's distance: insertions, deletions and replacements of characters."""
+    row = list(range(len(second) + 1))
+    for above, left in enumerate(first, start=1):
+        corner, row[0] = row[0], above
+        for at, right in enumerate(second, start=1):
+            corner, row[at] = row[at], min(row[at] + 1, row[at - 1] + 1, corner + (left != right))
+    return row[-1]
+
+
+def figures(readings: Sequence[Reading]) -> dict[str, float]:
+    """Share of exact answers, and character error rate: errors over characters of the right texts."""
+    return {
+        "exact": sum(reading.exact for reading in readings) / len(readings),
+        "cer": sum(reading.errors for reading in readings) / sum(len(reading.text.strip()) for reading in readings),
+    }
+
+
+def difference(
+    first: Sequence[Sequence[Reading]], second: Sequence[Sequence[Reading]], name: str, *, draws: int = 2000
+) -> tuple[float, float, float]:
+    """Mean difference of a figure between two arms, with its 95 % interval by bootstrap over seeds and pages.
+
+    Args:
+        first, second: for each seed, the readings of the same N pages in the same order.
+        name: a figure of `figures`.
+        draws: of the bootstrap.
+
+    Returns:
+        (first minus second, lower, upper).
+    """
+    rng = random.Random(0)
+    seeds, pages = range(len(first)), range(len(first[0]))
+
+    def gap(chosen_seeds: Sequence[int], chosen_pages: Sequence[int]) -> float:
+        gaps = [
+            figures([first[seed][page] for page in chosen_pages])[name]
+            - figures([second[seed][page] for page in chosen_pages])[name]
+            for seed in chosen_seeds
+        ]
+        return sum(gaps) / len(gaps)
+
+    found = sorted(gap(rng.choices(seeds, k=len(seeds)), rng.choices(pages, k=len(pages))) for _ in range(draws))
+    return gap(seeds, pages), found[int(0.025 * draws)], found[int(0.975 * draws)]

@@ -1,0 +1,70 @@
+"""The comparison of document learning with its control: figures by hand, pages alike in both arms, a small run."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from base_model.corruption_settings import CorruptionSettings
+from recipes.document_evaluation import TASKS, Reading, difference, edit_distance, figures, held_out
+from recipes.document_study import compare
+from recipes.render import RenderSource
+
+PAGES = RenderSource(mixture={"series": 1}, side=(112, 112))
+
+
+@pytest.mark.parametrize(("first", "second", "distance"), [("", "", 0), ("abc", "", 3), ("kitten", "sitting", 3)])
+def test_edit_distance_by_hand(first, second, distance):
+    assert edit_distance(first, second) == edit_distance(second, first) == distance
+
+
+@given(st.text("ab", max_size=6), st.text("ab", max_size=6))
+def test_edit_distance_is_that_of_the_definition(first, second):
+    def by_definition(a: str, b: str) -> int:
+        if not a or not b:
+            return len(a) + len(b)
+        rest = by_definition(a[1:], b[1:])
+        return rest if a[0] == b[0] else 1 + min(rest, by_definition(a[1:], b), by_definition(a, b[1:]))
+
+    assert edit_distance(first, second) == by_definition(first, second)
+
+
+def test_figures_by_hand():
+    readings = [Reading(text="12", read="12 "), Reading(text="Mon", read="Man"), Reading(text="7", read="")]
+    assert figures(readings) == {"exact": pytest.approx(1 / 3), "cer": pytest.approx(2 / 6)}
+
+
+def _arm(rights: list[list[bool]]) -> list[list[Reading]]:
+    return [[Reading(text="7", read="7" if right else "8") for right in seed] for seed in rights]
+
+
+def test_the_difference_is_the_mean_over_seeds_and_its_interval_holds_it():
+    document, control = _arm([[True] * 30 + [False] * 10] * 2), _arm([[True] * 10 + [False] * 30] * 2)
+    gap, low, high = difference(document, control, "exact")
+    assert gap == pytest.approx(0.5)
+    assert 0.3 < low < gap < high < 0.7
+    assert difference(document, document, "exact") == (0.0, 0.0, 0.0)
+
+
+def test_all_levels_ask_for_the_same_region_of_the_same_page():
+    held = held_out(PAGES, CorruptionSettings(), 6, seed=3)
+    assert set(held) == set(TASKS)
+    asked = [[sample.messages[-1]["content"] for sample in held[f"region, {level}"]] for level in ("low", "high")]
+    assert asked[0] == asked[1]
+    assert {level for sample in held["region, high"] for level in sample.facts["levels"]} == {"high"}
+    assert {level for sample in held["region, clean"] for level in sample.facts["levels"]} == {"none"}
+    assert all(a.images[0].tobytes() != b.images[0].tobytes() for a, b in zip(*_shown(held), strict=True))
+
+
+def _shown(held):
+    return held["region, low"], held["region, high"]
+
+
+def test_the_comparison_has_a_row_for_each_task():
+    arm = dict.fromkeys(TASKS, _arm([[True, False]])[0])
+    rows = compare(arm, {"document": [arm], "control": [arm]})
+    assert [row["task"] for row in rows] == list(TASKS)
+    assert {row["figure"] for row in rows} == {"cer", "exact"}
+    assert all(row["difference"] == row["low"] == row["high"] == 0 for row in rows)
+    assert json.dumps(rows)
