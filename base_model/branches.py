@@ -100,6 +100,7 @@ class BranchBatch:
     targets_M: Tensor
     chunks: tuple[_Chunk, ...]
     lengths: tuple[int, ...]  # tokens of each branch, in the order given
+    prompt_starts: tuple[int, ...]  # packed position at which each branch's prompt begins
 
     def to(self, device: torch.device | str) -> "BranchBatch":
         """The same batch on another device."""
@@ -109,7 +110,16 @@ class BranchBatch:
             targets_M=self.targets_M.to(device),
             chunks=tuple(_on_device(chunk, device) for chunk in self.chunks),
             lengths=self.lengths,
+            prompt_starts=self.prompt_starts,
         )
+
+    def prefix_rows(self) -> list[Tensor]:
+        """Packed rows of what stands before each branch's first input token."""
+        return [
+            rows_S[:length]
+            for chunk in self.chunks
+            for rows_S, length in zip(chunk.prefix_rows_BS, chunk.prefixes_B.tolist(), strict=True)
+        ]
 
 
 def pack_branches(groups: Sequence[TokenGroup], branches: Sequence[Sequence[Branch]]) -> BranchBatch | None:
@@ -151,6 +161,7 @@ def pack_branches(groups: Sequence[TokenGroup], branches: Sequence[Sequence[Bran
         targets_M=torch.tensor(targets, dtype=torch.long),
         chunks=tuple(_chunks(rows)),
         lengths=tuple(len(branch.tokens) for own in branches for branch in own),
+        prompt_starts=tuple(item.prompt_start for item in rows),
     )
 
 

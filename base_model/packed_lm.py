@@ -1,4 +1,5 @@
-"""A causal language model of transformers, run over packed batches: what every training step in this project calls.
+"""A causal language model of transformers, with or without vision, run over packed batches: what every training step
+in this project calls.
 
 Legend: N packed tokens, T target tokens, D hidden width.
 """
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from base_model import packed_attention
-from base_model.branches import BranchBatch, BranchLayout, KeyValues
+from base_model.backbones import backbone_class
+from base_model.branches import BranchBatch, KeyValues
+from base_model.checkpoints import has_vision
 from base_model.config import LoraSettings
 from base_model.fused_head import HeadShape, TokenLoss, head_logprobs, head_loss
 from base_model.memory import keep_freed_memory
@@ -35,6 +38,7 @@ class PackedCausalLM(nn.Module):
         super().__init__()
         self.model = model
         self.shape = head_shape(self.causal_lm.config, temperature)
+        self._backbone = backbone_class(self.causal_lm.config)(self.causal_lm)
 
     @property
     def causal_lm(self) -> Any:
@@ -58,7 +62,7 @@ class PackedCausalLM(nn.Module):
         hidden_TD = self._hidden(batch, memory)
         if branches is not None and memory is not None:
             assert on_branches is not None
-            if not on_branches(self._branch_logprobs(branches, memory)):
+            if not on_branches(self._branch_logprobs(batch, branches, memory)):
                 return hidden_TD.new_zeros((), dtype=torch.float32), hidden_TD.new_zeros(0, dtype=torch.float32)
         return head_loss(hidden_TD, self._head_weight(), batch.targets_T, self.shape, token_loss)
 
@@ -72,13 +76,11 @@ class PackedCausalLM(nn.Module):
         """Log-probs of every branch's tokens, one tensor per branch, at the sampling temperature, without gradient."""
         memory = KeyValues()
         self._hidden(batch, memory)
-        return self._branch_logprobs(branches, memory)
+        return self._branch_logprobs(batch, branches, memory)
 
     @torch.no_grad()
-    def _branch_logprobs(self, branches: BranchBatch, memory: KeyValues) -> list[Tensor]:
-        layout = BranchLayout(chunks=branches.chunks, memory=memory)
-        rows_M = torch.arange(len(branches.targets_M), device=branches.targets_M.device)
-        hidden_MD = self._run(branches.input_ids, branches.position_ids, rows_M, layout=layout)
+    def _branch_logprobs(self, batch: PackedBatch, branches: BranchBatch, memory: KeyValues) -> list[Tensor]:
+        hidden_MD = _for_head(self._backbone.branch_hidden(batch, branches, memory))
         logprobs_M = head_logprobs(hidden_MD, self._head_weight(), branches.targets_M, self.shape)
         return list(logprobs_M.split(list(branches.lengths)))
 
@@ -92,17 +94,13 @@ class PackedCausalLM(nn.Module):
 
     def _hidden(self, batch: PackedBatch, memory: KeyValues | None = None) -> Tensor:
         """Final hidden states [T, D] at the rows that predict the targets; ``memory`` keeps keys and values."""
-        options = {"memory": memory} if memory is not None else {}
-        return self._run(batch.input_ids, batch.position_ids, batch.target_rows_T, layout=batch.layout, **options)
+        return _for_head(self._backbone.hidden(batch, memory)[batch.target_rows_T])
 
-    def _run(self, input_ids: Tensor, position_ids: Tensor, rows_T: Tensor, **options: Any) -> Tensor:
-        """The backbone's final hidden states at the given rows, in the head's matmul dtype."""
-        backbone = getattr(self.causal_lm, self.causal_lm.base_model_prefix)
-        out = backbone(input_ids=input_ids, position_ids=position_ids, use_cache=False, **options).last_hidden_state[
-            0, rows_T
-        ]
-        device = out.device.type
-        return out.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else out
+
+def _for_head(hidden: Tensor) -> Tensor:
+    """Hidden states in the head's matmul dtype."""
+    device = hidden.device.type
+    return hidden.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else hidden
 
 
 def head_shape(config: Any, temperature: float) -> HeadShape:
@@ -134,29 +132,35 @@ def load_packed(
     Raises:
         ValueError: the directory is no checkpoint, or the model cannot run packed attention.
     """
-    from transformers import AutoModelForCausalLM
-
     if not (Path(path) / "config.json").is_file():
         raise ValueError(f"{path} holds no config.json: give the directory of a transformers checkpoint")
     packed_attention.register()
     keep_freed_memory()
-    model = AutoModelForCausalLM.from_pretrained(
-        path,
-        dtype=dtype,
-        attn_implementation=packed_attention.NAME,
-        use_safetensors=True,
-        trust_remote_code=trust_remote_code,
-        local_files_only=True,
-    )
-    if getattr(model, "is_stateful", False):
-        raise ValueError(
-            f"{path} is a recurrent or state-space model, whose state cannot be shared by packed responses"
-        )
+    model = _load_model(path, dtype=dtype, trust_remote_code=trust_remote_code)
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if lora is not None:
         model = _with_adapters(model, lora, gradient_checkpointing)
     return PackedCausalLM(model.train(), temperature=temperature)
+
+
+def _load_model(path: str | Path, *, trust_remote_code: bool, **options: Any) -> Any:
+    """The transformers model, with packed attention wherever its family allows it."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    auto: Any = AutoModelForCausalLM
+    if has_vision(path):
+        import base_model.vlm  # noqa: F401  makes the Auto classes know this project's layout
+
+        auto = AutoModelForImageTextToText
+    given: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
+    attention = backbone_class(AutoConfig.from_pretrained(path, **given)).attention
+    model = auto.from_pretrained(path, attn_implementation=attention, use_safetensors=True, **given, **options)
+    if attention is not None and getattr(model, "is_stateful", False):
+        raise ValueError(
+            f"{path} is a recurrent or state-space model, whose state cannot be shared by packed responses"
+        )
+    return model
 
 
 def _with_adapters(model: Any, lora: LoraSettings, gradient_checkpointing: bool) -> nn.Module:

@@ -63,7 +63,19 @@ class PackedBatch:
             position_ids=self.position_ids.to(device),
             target_rows_T=self.target_rows_T.to(device),
             targets_T=self.targets_T.to(device),
+            media=tuple(replace(each, inputs=_on_device(each.inputs, device)) for each in self.media),
         )
+
+
+def _on_device(value: Any, device: torch.device | str) -> Any:
+    """The value with every tensor in it moved; a processor's results are tensors, or nested lists of them."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {name: _on_device(each, device) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_on_device(each, device) for each in value]
+    return value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,28 +124,38 @@ def pack_groups(groups: Sequence[TokenGroup]) -> PackedBatch:
     return replace(_batch(ids, positions, layout, rows, targets), media=tuple(media))
 
 
-def pack_sequences(sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> PackedBatch:
+def pack_sequences(
+    sequences: Sequence[tuple[Sequence[int], Sequence[int]]], inputs: Sequence[Mapping[str, Any] | None] | None = None
+) -> PackedBatch:
     """Lay (prompt, completion) pairs end to end, attention isolated per pair; completion tokens are the targets.
+
+    Args:
+        sequences: the pairs.
+        inputs: for each pair, what the processor returned for its images and videos; see ``PackedMedia``.
 
     Raises:
         ValueError: a prompt is empty.
     """
+    assert inputs is None or len(inputs) == len(sequences), "inputs must have an entry for every sequence"
     ids: list[int] = []
     positions: list[int] = []
     rows: list[int] = []
     layout = []
     targets: list[int] = []
-    for prompt, completion in sequences:
+    media = []
+    for number, (prompt, completion) in enumerate(sequences):
         if len(prompt) == 0:
             raise ValueError("an empty prompt cannot be packed: its last position predicts the first completion token")
         start, length = len(ids), len(prompt) + len(completion)
+        if inputs is not None and (own := inputs[number]):
+            media.append(PackedMedia(start=start, inputs=own))
         ids.extend(prompt)
         ids.extend(completion)
         positions.extend(range(length))
         rows.extend(range(start + len(prompt) - 1, start + length - 1))
         targets.extend(completion)
         layout.append(GroupLayout(prompt=length))
-    return _batch(ids, positions, layout, rows, targets)
+    return replace(_batch(ids, positions, layout, rows, targets), media=tuple(media))
 
 
 def _batch(

@@ -4,13 +4,13 @@ The optimiser loop, schedules, logging and resuming are transformers' ``Trainer`
 the fused head and checkpoints in the model's own layout.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 from transformers import Trainer, TrainingArguments
 
 from base_model.packed_lm import PackedCausalLM
@@ -23,6 +23,7 @@ class SftExample:
 
     prompt_ids: Sequence[int]
     response_ids: Sequence[int]
+    inputs: Mapping[str, Any] | None = None  # of the prompt's images and videos; see packing.PackedMedia
 
 
 class SftDataset(Dataset[SftExample]):
@@ -40,16 +41,28 @@ class SftDataset(Dataset[SftExample]):
 
 def collate_packed(examples: Sequence[SftExample]) -> dict[str, Any]:
     """One packed batch out of examples, attention isolated per example."""
-    return {"batch": pack_sequences([(e.prompt_ids, e.response_ids) for e in examples])}
+    return {"batch": pack_sequences([(e.prompt_ids, e.response_ids) for e in examples], [e.inputs for e in examples])}
 
 
 class PackedTrainer(Trainer):
-    """``Trainer`` over ``PackedCausalLM``: mean loss per response token over the whole optimiser step."""
+    """``Trainer`` over ``PackedCausalLM``: mean loss per response token over the whole optimiser step.
 
-    def __init__(self, model: PackedCausalLM, args: TrainingArguments, examples: Sequence[SftExample], **kwargs: Any):
-        super().__init__(
-            model=model, args=args, train_dataset=SftDataset(examples), data_collator=collate_packed, **kwargs
-        )
+    Args:
+        model: the packed model.
+        args: transformers' arguments.
+        data: examples, packed batch by batch; or a stream of batches that are packed already.
+        **kwargs: as for ``Trainer``.
+    """
+
+    def __init__(
+        self,
+        model: PackedCausalLM,
+        args: TrainingArguments,
+        data: Sequence[SftExample] | IterableDataset[dict[str, Any]],
+        **kwargs: Any,
+    ) -> None:
+        dataset = data if isinstance(data, IterableDataset) else SftDataset(data)
+        super().__init__(model=model, args=args, train_dataset=dataset, data_collator=collate_packed, **kwargs)
         self.model_accepts_loss_kwargs = True  # the denominator of a step is passed in, so accumulation changes nothing
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], int]:
@@ -91,6 +104,6 @@ class PackedTrainer(Trainer):
             tensors |= load_file(shard)
         missing, unexpected = wrapped.load_state_dict(tensors, strict=False)
         wrapped.tie_weights()
-        tied = set(getattr(wrapped, "_tied_weights_keys", None) or ())
+        tied = set(getattr(wrapped, "all_tied_weights_keys", None) or ())
         if unexpected or set(missing) - tied:
             raise ValueError(f"{folder} does not fit the model: missing {missing[:3]}, unexpected {unexpected[:3]}")

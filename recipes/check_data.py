@@ -1,6 +1,7 @@
 """Checks a dataset before it is trained on: duplicates, overlap with the evaluation rows, references that are missing,
-contradictory or refused by their own verifier, prompts that are too long, and prompts that earlier runs always or never
-solved. Writes the clean rows, the dropped ones with their reasons, and a summary.
+contradictory or refused by their own verifier, prompts that are too long, images and videos that are missing or of no
+use, and prompts that earlier runs always or never solved. Writes the clean rows, the dropped ones with their reasons,
+and a summary.
 
     python -m recipes.check_data my_run_data.yaml --out data/checked
 
@@ -27,6 +28,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from recipes.cli import run_recipe
 from recipes.data_findings import REASONS, Entry, Reason
 from recipes.models import ModelConfig
+from recipes.reward_keys import reward_columns
+from recipes.samples.media import MediaSettings
 from recipes.tasks import TaskConfig
 from rewards.spec import RewardSpec
 from rollouts.modes import ModesConfig
@@ -57,6 +60,9 @@ class CheckDataConfig(BaseModel):
     """Rewards whose verifiers must give each row's own reference full marks; [] = references are not verified."""
     identity_columns: list[str] = ["image", "images", "video", "videos", "choices", "options"]
     """Columns that tell rows with the same prompt apart, where the data has them."""
+    media: MediaSettings | None = MediaSettings()
+    """Limits that images and videos (task.images, task.videos) must keep; each is opened. null = they are only looked
+    for."""
     near_threshold: float | None = Field(0.85, ge=0.7, le=1)
     """Share of common three-word runs from which on two prompts with the same numbers are near duplicates; null = near
     duplicates are not looked for."""
@@ -77,7 +83,8 @@ class CheckDataConfig(BaseModel):
     never_to: float = Field(0.0, ge=0, lt=1)
     """Never solved: at most this share of the responses, in every mode that counts."""
     drop: list[Reason] = [
-        "unreadable", "no_reference", "bad_reference", "conflicting_references", "too_long", "in_eval", "duplicate"
+        "unreadable", "bad_media", "no_reference", "bad_reference", "conflicting_references", "too_long", "in_eval",
+        "duplicate",
     ]  # fmt: skip
     """Reasons that drop a row; the others are only reported."""
     overwrite: bool = False
@@ -91,7 +98,7 @@ def main(config: CheckDataConfig, base_dir: Path | None = None) -> None:
     from recipes.console import StepBar, say
     from rl.files import atomic_directory, atomic_write_json
 
-    columns = set(config.task.columns)
+    columns = reward_columns(config.task)
     with rewards.build(config.rewards, columns, base_dir) if config.rewards else nullcontext() as reward_set:
         checker = _Checker(config, reward_set)
         with StepBar("check", 1) as bar, atomic_directory(config.out) as folder:
@@ -106,6 +113,8 @@ def main(config: CheckDataConfig, base_dir: Path | None = None) -> None:
             atomic_write_json(folder / "summary.json", summary)
     _show(summary)
     say(f"{summary['kept']} of {summary['rows']} rows kept. Written to {config.out}: {', '.join(FILES)}")
+    if checker.has_media and config.task.media_folder is None:
+        say("Paths of media are relative to the original files: set task.media_folder to their folder for clean.jsonl.")
     if summary["left_out_columns"]:
         say(
             f"JSON lines cannot hold {', '.join(summary['left_out_columns'])}: left out of clean.jsonl. To keep them, "
@@ -143,6 +152,7 @@ class _Checker:
             raise ValueError(
                 "task.reference is null, and the rewards compare with one: name its column, or no rewards."
             )
+        self.has_media = bool(config.task.images or config.task.videos)
         self.rates = self._rates()
         self.prompt_tokens = self._prompt_tokens()
         self.evaluation: EvaluationPrompts = EvaluationPrompts(config.near_threshold)
@@ -158,13 +168,17 @@ class _Checker:
     def _prompt_tokens(self) -> Any:
         if self.config.model is None:
             return None
-        from transformers import AutoTokenizer
+        from transformers import AutoProcessor, AutoTokenizer
 
-        from recipes.data_findings import longest_prompt
+        from recipes.data_findings import longest_media_prompt, longest_prompt
         from recipes.models import resolve_model
 
-        tokenizer = AutoTokenizer.from_pretrained(resolve_model(self.config.model))
-        return longest_prompt(tokenizer, self.config.modes.active())
+        path, modes = resolve_model(self.config.model), self.config.modes.active()
+        if self.has_media:
+            import base_model.vlm  # noqa: F401 (makes AutoProcessor know the layout)
+
+            return longest_media_prompt(AutoProcessor.from_pretrained(path), modes)
+        return longest_prompt(AutoTokenizer.from_pretrained(path), modes)
 
     def read_evaluation(self, bar: StepBar) -> None:
         """Remember the prompts of the evaluation split, where the source has one."""
@@ -217,17 +231,21 @@ class _Checker:
         return make_entry(row, raw.values, raw.place, columns, near=near), row
 
     def _check_row(self, entry: Entry, row: Row) -> None:
-        from recipes.data_findings import is_blank, mark_solved
+        from recipes.data_findings import is_blank, mark_solved, media_problem
+        from rl.prompts import prompt_text
 
         config = self.config
+        problem = media_problem(row, config.media) if config.media else None
+        if problem:
+            entry.reasons["bad_media"] = problem
         if self.has_reference and is_blank(row.reference):
             entry.reasons["no_reference"] = f"nothing in {config.task.reference or 'answer'!r}"
-        if self.prompt_tokens is not None:
+        if self.prompt_tokens is not None and not problem:
             tokens = self.prompt_tokens(row)
             if tokens > config.max_prompt_tokens:
                 entry.reasons["too_long"] = f"{tokens} tokens"
         if self.rates is not None:
-            counts = self.rates.of(row.messages[-1]["content"])
+            counts = self.rates.of(prompt_text(row))
             limits = {"always_from": config.always_from, "never_to": config.never_to}
             mark_solved(entry, counts, min_rollouts=config.min_rollouts, **limits)
         self.evaluation.mark(entry)
@@ -288,6 +306,7 @@ class _Checker:
     def _is_checked(self, reason: Reason) -> bool:
         near = self.config.near_threshold is not None
         return {
+            "bad_media": self.has_media and self.config.media is not None,
             "no_reference": self.has_reference,
             "conflicting_references": self.has_reference,
             "bad_reference": self.rewards is not None and self.rewards.is_verifier,

@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from recipes.near_duplicates import NearIndex, Sketch, normalised, sketch
+from recipes.row_media import media_key
 
 if TYPE_CHECKING:
+    from recipes.samples.media import MediaSettings
     from recipes.tasks import Row
     from rewards import RewardSet
 
 Reason = Literal[
     "unreadable",
+    "bad_media",
     "no_reference",
     "bad_reference",
     "conflicting_references",
@@ -66,6 +69,7 @@ def make_entry(
     """
     text = normalised("\n".join(f"{message['role']}: {_text(message['content'])}" for message in row.messages))
     identity = _text([values[name] for name in identity_columns if values.get(name) is not None])
+    identity += "\0".join(map(media_key, (*row.images, *row.videos)))
     digest = hashlib.blake2b(f"{identity}\0{text}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
     context = hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return Entry(
@@ -120,7 +124,10 @@ def _check_half(asked: Sequence[tuple[Entry, Row]], rewards: RewardSet) -> None:
 
 def gold_row(row: Row) -> dict[str, Any]:
     """What `check_gold` asks of a row."""
-    return {**row.columns, "prompt": row.messages[-1]["content"], "reference": row.reference}
+    from rl.prompts import prompt_text
+
+    media = {"images": list(row.images), "videos": list(row.videos)}
+    return {**row.columns, **media, "prompt": prompt_text(row), "reference": row.reference}
 
 
 def mark_solved(
@@ -234,6 +241,40 @@ def longest_prompt(tokenizer: Any, modes: Sequence[Any]) -> Callable[[Row], int]
     from rollouts.prompts import render_prompt
 
     return lambda row: max(len(render_prompt(tokenizer, row.messages, mode)) for mode in modes)
+
+
+def longest_media_prompt(processor: Any, modes: Sequence[Any]) -> Callable[[Row], int]:
+    """As `longest_prompt`, for rows with images or videos, whose blocks count.
+
+    Args:
+        processor: Processor of transformers.
+        modes: The modes of `rollouts.modes`.
+    """
+    from base_model.vlm.media import open_image, open_video
+    from rollouts.prompts import render_media_prompt
+
+    def tokens(row: Row) -> int:
+        images, videos = [open_image(each) for each in row.images], [open_video(each) for each in row.videos]
+        return max(len(render_media_prompt(processor, row.messages, images, videos, mode).ids) for mode in modes)
+
+    return tokens
+
+
+def media_problem(row: Row, settings: MediaSettings) -> str | None:
+    """What is wrong with the first image or video of a row that cannot be used; None if all can. Every image is
+    decoded, of a video a few frames."""
+    from base_model.video_settings import VideoSettings
+    from recipes.samples.media import open_image, open_video
+    from recipes.samples.sample import Rejected
+
+    try:
+        for at, image in enumerate(row.images, start=1):
+            open_image(image, settings, f"image {at}")
+        for at, video in enumerate(row.videos, start=1):
+            open_video(video, VideoSettings(fps=1.0, max_packages=8, package=1), f"video {at}")
+    except Rejected as error:
+        return str(error)
+    return None
 
 
 def _short(text: str) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from base_model.video_settings import VideoSettings
 from recipes.cli import CONFIGS, run_recipe
-from recipes.evaluation import EvaluationConfig, check_evaluation, evaluate_policy
+from recipes.evaluation import EvaluationConfig, check_breakdown, check_evaluation, evaluate_policy
 from recipes.models import ModelConfig
-from recipes.reward_keys import RewardsKey, reward_specs
+from recipes.reward_keys import RewardsKey, reward_columns, reward_specs
 from recipes.tasks import TaskConfig
 from rl.config import ReferenceConfig
 from rollouts.engine import EngineConfig
@@ -39,6 +40,8 @@ class EvaluateConfig(BaseModel):
     """Samples, temperature, pass@k."""
     reference: ReferenceConfig = ReferenceConfig()
     """For rewards that ask for the policy's probability of the reference; r' is always the evaluated policy's."""
+    video: VideoSettings = VideoSettings()
+    """How clips are sampled and packed, where rows have videos."""
     out: Path | None = None
     """Folder for evaluation.json and evaluation_samples.jsonl; null = the run the checkpoint belongs to."""
 
@@ -46,6 +49,7 @@ class EvaluateConfig(BaseModel):
 def main(config: EvaluateConfig, base_dir: Path | None = None) -> None:
     """Evaluate, print the figures, write them down."""
     import rewards
+    from base_model.checkpoints import load_processor
     from recipes.console import StepBar, say
     from recipes.models import resolve_model
     from recipes.tasks import load_rows
@@ -53,9 +57,10 @@ def main(config: EvaluateConfig, base_dir: Path | None = None) -> None:
 
     check_block_size(config.engine)
     specs = reward_specs(config.rewards, config.modes, base_dir)
-    with rewards.build(specs, set(config.task.columns), base_dir) as reward_set:
+    with rewards.build(specs, reward_columns(config.task), base_dir) as reward_set:
         check_evaluation(config.evaluation, reward_set.names)
         rows = load_rows(config.task, "eval")
+        check_breakdown(config.evaluation, rows[: config.evaluation.rows or None])
         checkpoint = resolve_model(config.model)
         out = config.out or run_of(checkpoint)
         reward_set.save_failures_in(out)
@@ -63,13 +68,14 @@ def main(config: EvaluateConfig, base_dir: Path | None = None) -> None:
         with VLLMEngine(checkpoint, config.engine, log_path=None) as engine, StepBar("evaluate", 1) as bar:
             summary, records = evaluate_policy(
                 engine=engine,
-                tokenizer=engine.tokenizer,
+                tokenizer=load_processor(checkpoint, trust_remote_code=config.model.trust_remote_code),
                 rows=rows,
                 modes=config.modes,
                 rewards=reward_set,
                 config=config.evaluation,
                 reference=config.reference,
                 on_progress=lambda done, total: bar.note(done, total, "generate"),
+                video=config.video,
             )
     write_evaluation(out, checkpoint=checkpoint, step=step_of(checkpoint), summary=summary, records=records)
     for line in figures(summary):
@@ -92,13 +98,20 @@ def write_evaluation(
 
 
 def figures(summary: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """One line per mode, for the terminal."""
-    return [
-        f"  {mode}: accuracy {f['accuracy']:.3f} [{f['ci_low']:.3f}, {f['ci_high']:.3f}] on {f['n']} rows, "
+    """One line per mode, and one per part of a breakdown, for the terminal."""
+    lines = []
+    for mode, whole in summary.items():
+        lines.append(_line(mode, whole))
+        lines += [f"  {_line(f'{mode}, {value}', part)}" for value, part in whole.get("by", {}).items()]
+    return lines
+
+
+def _line(name: str, f: Mapping[str, Any]) -> str:
+    return (
+        f"  {name}: accuracy {f['accuracy']:.3f} [{f['ci_low']:.3f}, {f['ci_high']:.3f}] on {f['n']} rows, "
         f"pass@{f['k']} {f['pass_at_k']:.3f}, {f['response_tokens']:.1f} tokens per response, "
         f"truncated {f['truncated']:.1%}" + ("" if f["format"] is None else f", well-formed {f['format']:.1%}")
-        for mode, f in summary.items()
-    ]
+    )
 
 
 def run_of(checkpoint: Path) -> Path:

@@ -3,24 +3,31 @@
 Legend: N rows, K samples per row.
 """
 
+from __future__ import annotations
+
 import math
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from base_model.video_settings import VideoSettings
 from recipes.tasks import Row
 from rewards import RewardSet, Score
 from rl.config import ReferenceConfig
 from rollouts.engine import Engine
 from rollouts.modes import Mode, ModesConfig
-from rollouts.prompts import render_prompt
 from rollouts.records import Request, Rollout, Sampling, Status, request_seed
+
+if TYPE_CHECKING:
+    from rl.prompts import PromptMaker
 
 Z95 = 1.959963984540054
 EVALUATION_STEP = -1
 """Stands in for the step in an evaluation's seeds: no training step draws the same ones."""
+MEDIA_PROMPTS = 64
+"""Prompts with images or videos that are in memory at a time."""
 
 
 class EvaluationConfig(BaseModel):
@@ -44,6 +51,9 @@ class EvaluationConfig(BaseModel):
     """Held-out rows used, from the first on; 0 = all."""
     seed: int = 0
     """Seed of the samples."""
+    by: str | None = None
+    """Column whose values break the figures down, such as kind: one set of figures for each value, beside the whole's;
+    it is one of task.columns. null = no breakdown."""
 
 
 def evaluate_policy(
@@ -56,29 +66,46 @@ def evaluate_policy(
     config: EvaluationConfig,
     reference: ReferenceConfig,
     on_progress: Callable[[int, int], None] | None = None,
+    video: VideoSettings | None = None,
 ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
-    """Evaluate the engine's current weights in both modes, all responses in one batch.
+    """Evaluate the engine's current weights in both modes, all responses in one batch (prompts with images or videos
+    in batches of ``MEDIA_PROMPTS``, whose media alone are in memory).
+
+    Args:
+        engine: holds the policy.
+        tokenizer: that of the policy; for a vision-language model its processor.
+        rows: held-out rows.
+        modes: short and long mode.
+        rewards: what scores.
+        config: samples and metrics.
+        reference: how probabilities of references are taken.
+        on_progress: called with (done, total) responses.
+        video: how clips are sampled and packed.
 
     Returns:
-        ``{"short": {...}, "long": {...}}`` as in ``evaluation.json``, and the samples' records.
+        ``{"short": {...}, "long": {...}}`` as in ``evaluation.json``, and the samples' records. With ``config.by``,
+        each mode's figures hold those of the column's values under ``by``.
 
     Raises:
-        ValueError: ``config.metric`` is none of the rewards, or ``k`` exceeds ``samples``.
+        ValueError: ``config.metric`` is none of the rewards, ``k`` exceeds ``samples``, a row has no ``by``, or images
+            or videos cannot be read.
     """
     from recipes.reference_scores import reference_fields
     from rl.environment import reward_sample
+    from rl.prompts import PromptMaker
     from rl.scoring import StreamedScoring
 
     check_evaluation(config, rewards.names)
     rows = rows[: config.rows or None]
+    check_breakdown(config, rows)
     pairs = [(mode, row) for mode in (modes.short, modes.long) for row in rows]
-    requests = [request for mode, row in pairs for request in _requests(tokenizer, row, mode, config)]
+    prompts = PromptMaker(tokenizer, video, kept_bytes=0)
     with StreamedScoring(rewards, config.samples, lambda number, r: reward_sample(pairs[number][1], r)) as scoring:
-        flat = engine.generate(requests, on_progress, scoring.on_result)
+        flat = _generated(engine, prompts, pairs, config, on_progress, scoring.on_result)
         if rewards.deferred:
             collected = scoring.collect(flat)
             fields = reference_fields(
-                engine=engine, tokenizer=tokenizer, modes=modes, config=reference, pairs=pairs, groups=collected
+                engine=engine, prompts=prompts, modes=modes, config=reference, pairs=pairs, groups=collected
             )
             for number, own in enumerate(fields):
                 scoring.supply(number, own)
@@ -88,7 +115,30 @@ def evaluate_policy(
     for mode in (modes.short, modes.long):
         chosen = [i for i, (m, _) in enumerate(pairs) if m is mode]
         summary[mode.name] = summarise([groups[i] for i in chosen], [scores[i] for i in chosen], config)
+        if config.by is not None:
+            summary[mode.name]["by"] = {
+                value: summarise([groups[i] for i in part], [scores[i] for i in part], config)
+                for value, part in _parts(chosen, [row.columns[config.by] for _, row in pairs])
+            }
     return summary, _records(pairs, groups, scores)
+
+
+def _parts(chosen: Sequence[int], values: Sequence[Any]) -> list[tuple[str, list[int]]]:
+    """The chosen indices of each value, by the value's text."""
+    found: dict[str, list[int]] = {}
+    for index in chosen:
+        found.setdefault(str(values[index]), []).append(index)
+    return sorted(found.items())
+
+
+def check_breakdown(config: EvaluationConfig, rows: Sequence[Row]) -> None:
+    """Refuse a breakdown by a column that a row does not have."""
+    lacking = next((row for row in rows if config.by is not None and row.columns.get(config.by) is None), None)
+    if lacking is not None:
+        raise ValueError(
+            f"evaluation.by is {config.by!r}, and row {lacking.index} of the evaluation has no such column "
+            f"({', '.join(lacking.columns) or 'none is kept'}): name it in task.columns, or correct the name"
+        )
 
 
 def check_evaluation(config: EvaluationConfig, names: Sequence[str]) -> None:
@@ -165,12 +215,45 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
     return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)
 
 
-def _requests(tokenizer: Any, row: Row, mode: Mode, config: EvaluationConfig) -> list[Request]:
-    prompt_ids = render_prompt(tokenizer, row.messages, mode)
+def _generated(
+    engine: Engine,
+    prompts: PromptMaker,
+    pairs: Sequence[tuple[Mode, Row]],
+    config: EvaluationConfig,
+    on_progress: Callable[[int, int], None] | None,
+    on_result: Callable[[int, Rollout], None] | None,
+) -> list[Rollout]:
+    """The responses to all prompts."""
+    found: list[Rollout] = []
+    total = len(pairs) * config.samples
+    size = MEDIA_PROMPTS if any(row.images or row.videos for _, row in pairs) else len(pairs)
+    for start in range(0, len(pairs), max(size, 1)):
+        part = pairs[start : start + size]
+        requests = [request for mode, row in part for request in _requests(prompts, row, mode, config)]
+        found += engine.generate(requests, *_shifted(len(found), total, on_progress, on_result))
+    return found
+
+
+def _shifted(
+    done: int,
+    total: int,
+    on_progress: Callable[[int, int], None] | None,
+    on_result: Callable[[int, Rollout], None] | None,
+) -> tuple[Callable[[int, int], None] | None, Callable[[int, Rollout], None] | None]:
+    """The callbacks for a batch that comes after ``done`` others of ``total``."""
+    return (
+        on_progress and (lambda own, _batch: on_progress(done + own, total)),
+        on_result and (lambda index, rollout: on_result(done + index, rollout)),
+    )
+
+
+def _requests(prompts: PromptMaker, row: Row, mode: Mode, config: EvaluationConfig) -> list[Request]:
+    prompt = prompts.prompt(row, mode)
     sampling = Sampling(temperature=config.temperature, top_p=config.top_p)
     return [
         Request(
-            prompt_ids=prompt_ids,
+            prompt_ids=prompt.ids,
+            media=prompt.media,
             mode=mode,
             row=row.index,
             sample=sample,

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from base_model.config import LoraSettings
+from base_model.video_settings import VideoSettings
 from recipes.cli import CONFIGS, run_recipe
-from recipes.evaluation import EvaluationConfig, check_evaluation
+from recipes.evaluation import EvaluationConfig, check_breakdown, check_evaluation
 from recipes.models import ModelConfig
-from recipes.reward_keys import RewardsKey, reward_specs
+from recipes.reward_keys import RewardsKey, reward_columns, reward_specs
 from recipes.tasks import TaskConfig
 from rl.config import LearnerConfig, TrainerConfig
 from rollouts.engine import EngineConfig
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from rl.run_directory import RunDirectory
     from rl.trainer import Trainer
     from rollouts.engine import VLLMEngine
-    from rollouts.modes import Mode
 
 MAX_CHECKED = 5000
 """Rows of each split whose reference must pass its own verifier before anything is loaded (a second or two)."""
@@ -93,6 +92,8 @@ class HybridGrpoConfig(BaseModel):
     """Train low-rank adapters instead of all weights; null = all weights."""
     gradient_checkpointing: bool = False
     """Recompute layers in the backward pass: less memory, about a third more time."""
+    video: VideoSettings = VideoSettings()
+    """How clips are sampled and packed, where rows have videos."""
     learner: LearnerConfig = LearnerConfig()
     """The policy update."""
     trainer: TrainerConfig = TrainerConfig()
@@ -122,8 +123,11 @@ class HybridGrpoConfig(BaseModel):
 def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:
     """Check everything that can be checked without the model, then train, evaluate and report."""
     import rewards
+    from base_model.checkpoints import load_processor
     from recipes.console import say
+    from recipes.data_findings import gold_row
     from recipes.models import resolve_model
+    from recipes.prompt_checks import check_context, check_prompts
     from recipes.tasks import load_rows
     from rl.run_directory import RunDirectory
     from rollouts.engine import check_block_size
@@ -137,26 +141,30 @@ def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:
         say(f"the run in {config.run} has made its {config.trainer.steps} steps; raise trainer.steps to go on")
         return
     check_block_size(config.engine)
-    with rewards.build(specs, _columns(config.task), base_dir) as reward_set:
+    with rewards.build(specs, reward_columns(config.task), base_dir) as reward_set:
         if config.evaluation:
             check_evaluation(config.evaluation, reward_set.names)
         rows = load_rows(config.task, "train")
         eval_rows = load_rows(config.task, "eval") if config.evaluation else []
-        reward_set.check_gold([_gold(row) for row in (*rows[:MAX_CHECKED], *eval_rows[:MAX_CHECKED])])
+        if config.evaluation:
+            check_breakdown(config.evaluation, eval_rows[: config.evaluation.rows or None])
+        reward_set.check_gold([gold_row(row) for row in (*rows[:MAX_CHECKED], *eval_rows[:MAX_CHECKED])])
         model_path = resolve_model(config.model)
         check_context(model_path, config.engine.max_model_len)
-        check_prompts(rows, config.modes.active(), model_path, config.engine.max_model_len)
-        both = [config.modes.short, config.modes.long]
-        check_prompts(eval_rows, both, model_path, config.engine.max_model_len, "evaluation ")
+        processor = load_processor(model_path, trust_remote_code=config.model.trust_remote_code)
+        limits: dict[str, Any] = {"max_model_len": config.engine.max_model_len, "video": config.video}
+        check_prompts(rows, config.modes.active(), processor, **limits)
+        check_prompts(eval_rows, [config.modes.short, config.modes.long], processor, kind="evaluation ", **limits)
         with RunDirectory.create(config.run, dumped, **place) as run:
             reward_set.save_failures_in(run.path)
-            _run(config, run, model_path, reward_set, rows, eval_rows)
+            _run(config, run, model_path, processor, reward_set, rows, eval_rows)
 
 
 def _run(
     config: HybridGrpoConfig,
     run: RunDirectory,
     model_path: Path,
+    processor: Any,
     rewards: RewardSet,
     rows: list[Row],
     eval_rows: list[Row],
@@ -170,7 +178,7 @@ def _run(
     )
     with VLLMEngine(model_path, config.engine, log_path=run.path / "engine.log") as engine:
         with StepBar(config.modes.mode, config.trainer.steps) as bar:
-            trainer = build_trainer(config, run, model_path, rewards, rows, engine, bar, eval_rows)
+            trainer = build_trainer(config, run, model_path, processor, rewards, rows, engine, bar, eval_rows)
             done = trainer.resume() if config.resume else 0
             bar.update(done)
             steps = trainer.train()
@@ -192,6 +200,7 @@ def build_trainer(
     config: HybridGrpoConfig,
     run: RunDirectory,
     model_path: Path,
+    processor: Any,
     rewards: RewardSet,
     rows: list[Row],
     engine: VLLMEngine,
@@ -211,10 +220,10 @@ def build_trainer(
         trust_remote_code=config.model.trust_remote_code,
     )
     learner = Learner(packed, config.learner, total_steps=config.trainer.steps)
-    environment = build_environment(config, rows, rewards, engine.tokenizer)
+    environment = build_environment(config, rows, rewards, processor)
 
     def evaluate(step: int) -> dict[str, Any]:
-        return _evaluate_rows(config, engine, rewards, eval_rows)[0]
+        return _evaluate_rows(config, engine, processor, rewards, eval_rows)[0]
 
     return Trainer(
         config=config.trainer,
@@ -222,7 +231,7 @@ def build_trainer(
         engine=engine,
         learner=learner,
         run=run,
-        tokenizer=engine.tokenizer,
+        tokenizer=processor,
         on_step=lambda step, metrics: _show(bar, step, metrics, config.trainer.steps),
         on_progress=bar.note,
         evaluate=evaluate if config.evaluation else None,
@@ -240,7 +249,7 @@ def build_trainer(
     )
 
 
-def build_environment(config: HybridGrpoConfig, rows: list[Row], rewards: RewardSet, tokenizer: Any) -> Environment:
+def build_environment(config: HybridGrpoConfig, rows: list[Row], rewards: RewardSet, processor: Any) -> Environment:
     """Rows, modes and rewards as the trainer sees them."""
     from recipes.tasks import EpochOrder
     from rl.environment import Environment
@@ -252,7 +261,8 @@ def build_environment(config: HybridGrpoConfig, rows: list[Row], rewards: Reward
         order=EpochOrder(len(rows), config.seed),
         modes=ModeSampler(config.modes, config.seed),
         rewards=rewards,
-        tokenizer=tokenizer,
+        tokenizer=processor,
+        video=config.video,
         sampling=Sampling(temperature=config.sampling.temperature, top_p=config.sampling.top_p),
         group_size=config.group_size,
         seed=config.seed,
@@ -265,46 +275,10 @@ def _is_finished(config: HybridGrpoConfig) -> bool:
     return summary.is_file() and json.loads(summary.read_text())["steps"] >= config.trainer.steps
 
 
-def check_context(model_path: Path, max_model_len: int) -> None:
-    """Refuse a context that the model was not made for; vLLM would refuse it after the run has begun."""
-    config = json.loads((model_path / "config.json").read_text())
-    limit = config.get("max_position_embeddings") or (config.get("text_config") or {}).get("max_position_embeddings")
-    if limit and max_model_len > limit:
-        raise ValueError(
-            f"engine.max_model_len is {max_model_len}, but the model {model_path.name} takes {limit} tokens: lower it"
-        )
-
-
-def check_prompts(rows: list[Row], modes: Sequence[Mode], model_path: Path, max_model_len: int, kind: str = "") -> None:
-    """Refuse prompts that leave no room for a response; the 64 longest texts are tokenised in every mode."""
-    from transformers import AutoTokenizer
-
-    from rollouts.prompts import render_prompt
-
-    tokenizer = AutoTokenizer.from_pretrained(model_path)
-    longest = sorted(rows, key=lambda row: sum(len(str(m["content"])) for m in row.messages))[-64:]
-    for row in longest:
-        for mode in modes:
-            tokens = len(render_prompt(tokenizer, row.messages, mode))
-            if tokens >= max_model_len:
-                raise ValueError(
-                    f"{kind}row {row.index}: its prompt takes {tokens} tokens in {mode.name} mode, which leaves no "
-                    f"room in engine.max_model_len {max_model_len}: raise that, or leave the row out of the data"
-                )
-
-
 def run_seconds(run: Path) -> float:
     """Seconds spent in completed steps, over all resumptions."""
     lines = (run / "metrics.jsonl").read_text().splitlines()
     return sum(json.loads(line)["time/step"] for line in lines)
-
-
-def _columns(task: TaskConfig) -> set[str]:
-    return set(task.columns)
-
-
-def _gold(row: Row) -> dict[str, Any]:
-    return {**row.columns, "prompt": row.messages[-1]["content"], "reference": row.reference}
 
 
 def _final_model(config: HybridGrpoConfig, run: RunDirectory, trainer: Trainer, step: int) -> Path:
@@ -338,7 +312,7 @@ def _evaluate(
     started = time.perf_counter()
     step = trainer.state.step
     engine.load_weights(trainer.learner.weights().items(), step)
-    summary, records = _evaluate_rows(config, engine, rewards, eval_rows)
+    summary, records = _evaluate_rows(config, engine, trainer.tokenizer, rewards, eval_rows)
     write_evaluation(run.path, checkpoint=checkpoint, step=step, summary=summary, records=records)
     for line in figures(summary):
         say(line)
@@ -346,19 +320,20 @@ def _evaluate(
 
 
 def _evaluate_rows(
-    config: HybridGrpoConfig, engine: VLLMEngine, rewards: RewardSet, eval_rows: list[Row]
+    config: HybridGrpoConfig, engine: VLLMEngine, processor: Any, rewards: RewardSet, eval_rows: list[Row]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from recipes.evaluation import evaluate_policy
 
     assert config.evaluation is not None
     return evaluate_policy(
         engine=engine,
-        tokenizer=engine.tokenizer,
+        tokenizer=processor,
         rows=eval_rows,
         modes=config.modes,
         rewards=rewards,
         config=config.evaluation,
         reference=config.trainer.reference,
+        video=config.video,
     )
 
 

@@ -8,26 +8,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rl.config import ReferenceConfig
 from rollouts.modes import Mode, ModesConfig
-from rollouts.prompts import render_prompt
-from rollouts.records import Rollout
+from rollouts.records import PromptMedia, Rollout
 from rollouts.reference import ReferenceSpan, prompt_span, reference_span
 
 if TYPE_CHECKING:
     from recipes.tasks import Row
+    from rl.prompts import PromptMaker
     from rollouts.engine import Engine
 
-Question = tuple[Sequence[int], ReferenceSpan]
-"""Token ids of a prefix, and the reference after it."""
+MEDIA_GROUPS = 64
+"""Groups whose images and videos are in memory at a time."""
+
+
+class Question(NamedTuple):
+    """A reference after a prefix."""
+
+    prefix: Sequence[int]
+    span: ReferenceSpan
+    media: PromptMedia | None
 
 
 def reference_fields(
     *,
     engine: Engine,
-    tokenizer: Any,
+    prompts: PromptMaker,
     modes: ModesConfig,
     config: ReferenceConfig,
     pairs: Sequence[tuple[Mode, Row]],
@@ -37,40 +46,56 @@ def reference_fields(
 
     Args:
         engine: holds the policy.
-        tokenizer: that of the policy.
+        prompts: renders rows with the policy's tokenizer or processor.
         modes: short mode is the prompt without reasoning.
         config: where an answer begins; whether anything is subtracted.
         pairs: mode and row of each group.
         groups: the responses of each.
     """
-    asked: list[Question | None] = []
-    for (mode, row), group in zip(pairs, groups, strict=True):
-        asked.append(_bare(tokenizer, modes.short, row) if config.baseline != "none" else None)
-        asked.extend(_question(tokenizer, mode, row, rollout, config) for rollout in group)
-    probs = iter(_probs(engine, asked))
+    probs: list[list[float] | None] = []
+    size = MEDIA_GROUPS if any(row.images or row.videos for _, row in pairs) else len(pairs)
+    for start in range(0, len(pairs), max(size, 1)):
+        asked: list[Question | None] = []
+        for (mode, row), group in islice(zip(pairs, groups, strict=True), start, start + size):
+            asked.extend(_asked(prompts, modes, mode, row, group, config))
+        probs.extend(_probs(engine, asked))
+    given = iter(probs)
     fields = []
     for group in groups:
-        baseline = next(probs)
-        fields.append([{"reference_probs": next(probs) or [], "baseline_probs": baseline} for _ in group])
+        baseline = next(given)
+        fields.append([{"reference_probs": next(given) or [], "baseline_probs": baseline} for _ in group])
     return fields
+
+
+def _asked(
+    prompts: PromptMaker, modes: ModesConfig, mode: Mode, row: Row, group: Sequence[Rollout], config: ReferenceConfig
+) -> list[Question | None]:
+    """What is to be scored for a group: first the reference alone, then one question for each response."""
+    if row.reference is None:
+        return [None] * (1 + len(group))
+    bare = _bare(prompts, modes.short, row) if config.baseline != "none" else None
+    media = prompts.prompt(row, mode).media if row.images or row.videos else None
+    return [bare, *(_question(prompts.tokenizer, mode, row, rollout, media, config) for rollout in group)]
 
 
 def _probs(engine: Engine, asked: Sequence[Question | None]) -> list[list[float] | None]:
     given = [question for question in asked if question]
-    scores = iter(engine.score([prefix for prefix, _ in given], [span.tokens for _, span in given]))
+    media = [question.media for question in given]
+    options: dict[str, Any] = {"media": media} if any(media) else {}
+    scores = iter(engine.score([each.prefix for each in given], [each.span.tokens for each in given], **options))
     found: list[list[float] | None] = []
     for question in asked:
         if question is None:
             found.append(None)
             continue
         logprobs = next(scores)
-        found.append([math.exp(logprobs[i]) for i in question[1].scored])
+        found.append([math.exp(logprobs[i]) for i in question.span.scored])
     return found
 
 
-def _question(tokenizer: Any, mode: Mode, row: Row, rollout: Rollout, config: ReferenceConfig) -> Question | None:
-    if row.reference is None:
-        return None
+def _question(
+    tokenizer: Any, mode: Mode, row: Row, rollout: Rollout, media: PromptMedia | None, config: ReferenceConfig
+) -> Question | None:
     span = reference_span(
         tokenizer,
         prompt_ids=rollout.prompt_ids,
@@ -79,12 +104,12 @@ def _question(tokenizer: Any, mode: Mode, row: Row, rollout: Rollout, config: Re
         reference=str(row.reference),
         answer_open=config.answer_open,
     )
-    return None if span is None else ([*rollout.prompt_ids, *rollout.response_ids[: span.keep]], span)
-
-
-def _bare(tokenizer: Any, mode: Mode, row: Row) -> Question | None:
-    if row.reference is None:
+    if span is None:
         return None
-    prompt_ids = render_prompt(tokenizer, row.messages, mode)
-    span = prompt_span(tokenizer, prompt_ids=prompt_ids, reference=str(row.reference))
-    return None if span is None else (prompt_ids, span)
+    return Question([*rollout.prompt_ids, *rollout.response_ids[: span.keep]], span, media)
+
+
+def _bare(prompts: PromptMaker, mode: Mode, row: Row) -> Question | None:
+    prompt = prompts.prompt(row, mode)
+    span = prompt_span(prompts.tokenizer, prompt_ids=prompt.ids, reference=str(row.reference))
+    return None if span is None else Question(prompt.ids, span, prompt.media)

@@ -11,6 +11,7 @@ from pydantic import Discriminator, Field, Tag
 from rewards.spec import RewardSpec
 
 if TYPE_CHECKING:
+    from recipes.tasks import TaskConfig
     from rewards.reward_file import RewardFile
     from rollouts.modes import ModesConfig
 
@@ -49,6 +50,11 @@ def reward_specs(
     if modes is not None:
         _check_modes(found, modes, path)
     return found.rewards
+
+
+def reward_columns(task: TaskConfig) -> set[str]:
+    """What a reward may ask for by name beside the response's own fields."""
+    return {*task.columns, "images", "videos"}
 
 
 def _check_modes(found: RewardFile, modes: ModesConfig, path: Path) -> None:

@@ -13,7 +13,7 @@ import json
 import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +33,8 @@ class RawRow:
     values: Mapping[str, Any]
     place: str
     """Where it stands (`data.jsonl, line 3`), for errors."""
+    folder: Path | None = None
+    """Folder of the data file, which the paths of media are relative to; None = not from a file."""
 
 
 class _Config(BaseModel):
@@ -188,7 +190,7 @@ def read_file(path: Path) -> Iterator[RawRow]:
     count = 0
     for row in readers[path.suffix](path):
         count += 1
-        yield row
+        yield replace(row, folder=path.parent)
     if not count:
         raise ValueError(f"{path} holds no rows.")
 

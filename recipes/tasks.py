@@ -22,13 +22,18 @@ import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from recipes.render.source import RenderSource
+from recipes.row_media import media_handle, media_key, media_list, placed
 from recipes.sources import FilesSource, FunctionSource, GymSource, HubSource, RawRow, Split
 
-Source = Annotated[GymSource | FilesSource | HubSource | FunctionSource, Field(discriminator="kind")]
+Source = Annotated[GymSource | FilesSource | HubSource | FunctionSource | RenderSource, Field(discriminator="kind")]
+GENERATED = (GymSource, RenderSource)
+"""Sources that make as many rows as are asked for."""
 
 
 class TaskConfig(BaseModel):
@@ -37,26 +42,35 @@ class TaskConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     source: Source
-    """Where the rows come from: `kind` is reasoning_gym, files, hub or function."""
+    """Where the rows come from: `kind` is reasoning_gym, files, hub, function or render."""
     prompt: str | None = None
     """Column of the prompt (text, or a list of {role, content} messages), or a template such as "{question} Think."
     in which column names stand in braces. null = `question` for reasoning_gym, `prompt` otherwise."""
     reference: str | None = None
-    """Column of the right answer, or a template. null = `answer` for reasoning_gym, none otherwise (rewards that need a
-    reference then refuse)."""
+    """Column of the right answer, or a template. null = `answer` for reasoning_gym, `reference` for render, none
+    otherwise (rewards that need a reference then refuse)."""
     reference_pattern: str | None = None
     """Regular expression with one group, searched in the reference; the group is kept ("#### (.+)" for GSM8K)."""
     solution: str | None = None
     """Column of the worked solution (the reasoning that leads to the reference), or a template; used by the warm-up.
-    null = the built-in worked solutions for reasoning_gym, none otherwise."""
+    null = the built-in worked solutions for reasoning_gym and render, none otherwise."""
     solution_pattern: str | None = None
     """Regular expression with one group, searched in the solution; the group is kept."""
+    images: str | list[str] = []
+    """Columns of images: a path or a list of paths relative to `media_folder`, which they may not leave. `<image>` in
+    a text prompt, or parts of type image in messages, say where they stand; where nothing does, they stand first."""
+    videos: str | list[str] = []
+    """Columns of videos, likewise; marked by `<video>`."""
+    media_folder: Path | None = None
+    """Folder that the paths of media are relative to. null = the folder of the data file."""
+    media_outside: bool = False
+    """Whether media may lie outside that folder. Only for data that is trusted: a row may then name any file."""
     columns: list[str] = []
     """Further columns kept for the rewards, which get them by name."""
     system: str | None = None
     """System prompt of every row. null = none."""
     size: int = Field(default=0, ge=0)
-    """Training rows (distinct prompts). 0 = all there are; reasoning_gym needs a number."""
+    """Training rows (distinct prompts). 0 = all there are; reasoning_gym and render need a number."""
     eval_size: int = Field(default=200, ge=0)
     """Evaluation rows (distinct prompts). 0 = all rows of the evaluation file or split, where the source has one; none
     otherwise."""
@@ -132,10 +146,10 @@ def raw_rows(config: TaskConfig, split: Split = "train") -> Iterator[RawRow]:
     No rows for an evaluation split that the source does not have. Raises ValueError as `load_rows`.
     """
     source = config.source
-    if isinstance(source, GymSource):
+    if isinstance(source, GENERATED):
         count = config.size if split == "train" else config.eval_size
         if not config.size:
-            raise ValueError(_NO_SIZE)
+            raise ValueError(_no_size(source))
         yield from islice(source.rows(split, config.seed, count), count)
     elif split == "train" or source.has_eval():
         yield from source.rows(split)
@@ -148,15 +162,17 @@ def row_reader(config: TaskConfig) -> Callable[[RawRow], Row]:
 
 # ---- from raw rows to rows ----
 
-_NO_SIZE = "task.size is 0, and reasoning_gym makes as many rows as asked for: set a number of training rows."
+
+def _no_size(source: GymSource | RenderSource) -> str:
+    return f"task.size is 0, and {source.kind} makes as many rows as asked for: set a number of training rows."
 
 
 def _load_both(config: TaskConfig) -> tuple[list[Row], list[Row]]:
     """Both splits, since what is held out depends on what is trained on."""
     source = config.source
-    if isinstance(source, GymSource):
+    if isinstance(source, GENERATED):
         if not config.size:
-            raise ValueError(_NO_SIZE)
+            raise ValueError(_no_size(source))
         train = _distinct(config, source.rows("train", config.seed, config.size), set(), config.size)
         rows = source.rows("eval", config.seed, config.eval_size) if config.eval_size else []
         evaluation = _distinct(config, rows, _prompts(train), config.eval_size)
@@ -197,9 +213,8 @@ def _refuse_scarce(config: TaskConfig, train: int, evaluation: int) -> None:
     for key, wanted, found in (("size", config.size, train), ("eval_size", config.eval_size, evaluation)):
         if found < wanted:
             raise ValueError(
-                f"reasoning_gym gives only {found} distinct prompts where task.{key} asks for {wanted}: lower it, "
-                f"or widen the "
-                "datasets' ranges (more digits, terms or words)."
+                f"{config.source.kind} gives only {found} distinct prompts where task.{key} asks for {wanted}: lower "
+                "it, or widen the datasets' ranges (more digits, terms or words; more kinds)."
             )
 
 
@@ -222,8 +237,9 @@ def _hold_out(config: TaskConfig, rows: list[Row]) -> tuple[list[Row], list[Row]
 
 
 def prompt_key(row: Row) -> str:
-    """What makes two prompts the same: roles and contents."""
-    return "\0".join(f"{message['role']}\0{message['content']}" for message in row.messages)
+    """What makes two prompts the same: roles, contents and media."""
+    texts = [f"{message['role']}\0{message['content']}" for message in row.messages]
+    return "\0".join([*texts, *map(media_key, (*row.images, *row.videos))])
 
 
 def _prompts(rows: Iterable[Row]) -> set[str]:
@@ -241,9 +257,16 @@ def _is_blank(value: Any) -> bool:
 def _empty(config: TaskConfig, split: Split) -> str:
     if split == "train":
         return f"{config.source.describe()} has no rows: check that the data is the right one."
-    if not config.eval_size and (isinstance(config.source, GymSource) or not config.source.has_eval()):
+    if not config.eval_size and (isinstance(config.source, GENERATED) or not config.source.has_eval()):
         return "there are no evaluation rows: set task.eval_size, or name a file (or split) of its own for evaluation."
     return f"{config.source.describe()} has no evaluation rows that are not trained on: check the evaluation data."
+
+
+_DEFAULTS: dict[str, tuple[str, str | None, str | None]] = {
+    "reasoning_gym": ("question", "answer", "solution"),
+    "render": ("prompt", "reference", "solution"),
+}
+"""Columns of prompt, reference and worked solution of the generators."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -255,33 +278,61 @@ class _Mapping:
     reference_pattern: str | None
     solution: str | None
     solution_pattern: str | None
+    images: tuple[str, ...]
+    videos: tuple[str, ...]
+    media_folder: Path | None
+    media_outside: bool
     columns: tuple[str, ...]
     system: str | None
+    is_rendered: bool
 
     @classmethod
     def of(cls, config: TaskConfig) -> _Mapping:
-        is_gym = isinstance(config.source, GymSource)
+        prompt, reference, solution = _DEFAULTS.get(config.source.kind, ("prompt", None, None))
         return cls(
-            prompt=config.prompt or ("question" if is_gym else "prompt"),
-            reference=config.reference or ("answer" if is_gym else None),
+            prompt=config.prompt or prompt,
+            reference=config.reference or reference,
             reference_pattern=config.reference_pattern,
-            solution=config.solution or ("solution" if is_gym else None),
+            solution=config.solution or solution,
             solution_pattern=config.solution_pattern,
+            images=_names(config.images),
+            videos=_names(config.videos),
+            media_folder=config.media_folder,
+            media_outside=config.media_outside,
             columns=tuple(config.columns),
             system=config.system,
+            is_rendered=isinstance(config.source, RenderSource),
         )
 
     def row(self, raw: RawRow) -> Row:
-        """Raises ValueError for a missing column or a prompt that is neither text nor messages."""
+        """Raises ValueError for a missing column, a prompt that is neither text nor messages, or media that are not
+        there or do not fit the prompt."""
         reference = _value(self.reference, raw) if self.reference else None
         solution = _value(self.solution, raw) if self.solution else None
+        messages = self._messages(raw)
+        if self.is_rendered:  # parts and media fit, and the media are open
+            images, videos = tuple(raw.values["images"]), tuple(raw.values["videos"])
+        else:
+            images, videos = self._media(self.images, raw), self._media(self.videos, raw)
+            messages = _placed(messages, images, videos, raw.place) if self.images or self.videos else messages
         return Row(
             index=-1,
-            messages=self._messages(raw),
+            messages=messages,
+            images=images,
+            videos=videos,
             reference=_searched(self.reference_pattern, reference),
             solution=None if solution is None else str(_searched(self.solution_pattern, solution)),
             columns={name: _value(name, raw) for name in self.columns},
         )
+
+    def _media(self, columns: Sequence[str], raw: RawRow) -> tuple[Any, ...]:
+        """The media of some columns, files found. Raises ValueError."""
+        handles = [handle for column in columns for handle in media_list(_value(column, raw))]
+        folder = self.media_folder or raw.folder
+        try:
+            return tuple(media_handle(handle, folder, outside=self.media_outside) for handle in handles)
+        except ValueError as error:
+            raise ValueError(f"{raw.place}: {error}.") from None
 
     def _messages(self, raw: RawRow) -> tuple[Mapping[str, Any], ...]:
         value = _value(self.prompt, raw)
@@ -296,6 +347,19 @@ class _Mapping:
                 "messages with role and content, the last one by the user."
             )
         return ({"role": "system", "content": self.system}, *messages) if self.system else messages
+
+
+def _names(columns: str | list[str]) -> tuple[str, ...]:
+    return (columns,) if isinstance(columns, str) else tuple(columns)
+
+
+def _placed(
+    messages: Sequence[Mapping[str, Any]], images: Sequence[Any], videos: Sequence[Any], place: str
+) -> tuple[Mapping[str, Any], ...]:
+    try:
+        return placed(messages, len(images), len(videos))
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}.") from None
 
 
 def _is_conversation(value: Any) -> bool:

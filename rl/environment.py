@@ -3,14 +3,16 @@ rewards.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from base_model.video_settings import VideoSettings
 from rewards import RewardSet, Score
+from rl.asking import Asked, Unreadable
+from rl.prompts import Inputs, PromptMaker, UnreadableMediaError, prompt_text
 from rl.scoring import StreamedScoring
 from rollouts.modes import Mode, ModeSampler
-from rollouts.prompts import render_prompt
 from rollouts.records import Request, Rollout, Sampling, Status, request_seed
 from rollouts.reference import ReferenceSpan, prompt_span, reference_span
 
@@ -33,6 +35,14 @@ class Row(Protocol):
     @property
     def columns(self) -> Mapping[str, Any]:
         """Further columns, for rewards that name them."""
+
+    @property
+    def images(self) -> Sequence[Any]:
+        """Images in the order of the messages' parts: paths, file contents or PIL images."""
+
+    @property
+    def videos(self) -> Sequence[Any]:
+        """Videos in the order of the messages' parts: paths, file contents, or frames with their times."""
 
 
 class RowOrder(Protocol):
@@ -76,6 +86,15 @@ class ScoredGroup:
         return [score.total for score in self.scores]
 
 
+class BarePrompt(NamedTuple):
+    """A prompt with its reference directly after it."""
+
+    ids: tuple[int, ...]
+    span: ReferenceSpan
+    media: Callable[[], Inputs] | None = None
+    """Gives what the model reads of the prompt's images and videos."""
+
+
 class Environment:
     """Rows, modes, tokenizer and rewards of one run.
 
@@ -94,12 +113,25 @@ class Environment:
         sampling: Sampling,
         group_size: int,
         seed: int,
+        video: VideoSettings | None = None,
     ) -> None:
+        """Args:
+        rows: the data.
+        order: which row stands at a position of the stream.
+        modes: assigns modes to prompts.
+        rewards: what scores.
+        tokenizer: of a language model; for a vision-language model its processor.
+        sampling: how responses are drawn.
+        group_size: responses per prompt.
+        seed: of modes and sampling.
+        video: how clips are sampled and packed.
+        """
         self.rows = rows
         self.order = order
         self.modes = modes
         self.rewards = rewards
-        self.tokenizer = tokenizer
+        self.prompts = PromptMaker(tokenizer, video)
+        self.tokenizer = self.prompts.tokenizer
         self.sampling = sampling
         self.group_size = group_size
         self.seed = seed
@@ -110,12 +142,17 @@ class Environment:
         return [PromptSlot(mode=mode, position=position + i) for i, mode in enumerate(modes)]
 
     def requests(self, step: int, slot: PromptSlot, count: int | None = None) -> list[Request]:
-        """The group's requests: one prompt, ``count`` (default: group size) seeds."""
-        row = self.rows[self.order.row(slot.position)]
-        prompt_ids = render_prompt(self.tokenizer, row.messages, slot.mode)
+        """The group's requests: one prompt, ``count`` (default: group size) seeds.
+
+        Raises:
+            UnreadableMediaError: the row's images or videos cannot be read.
+        """
+        row = self._row(slot)
+        prompt = self.prompts.prompt(row, slot.mode)
         return [
             Request(
-                prompt_ids=prompt_ids,
+                prompt_ids=prompt.ids,
+                media=prompt.media,
                 mode=slot.mode,
                 row=row.index,
                 sample=sample,
@@ -124,6 +161,20 @@ class Environment:
             )
             for sample in range(count or self.group_size)
         ]
+
+    def asked(self, step: int, slots: Sequence[PromptSlot]) -> Asked:
+        """The requests of all slots; a row whose media cannot be read has failed responses instead."""
+        asked = Asked(group_size=self.group_size)
+        for slot in slots:
+            try:
+                asked.add(self.requests(step, slot))
+            except UnreadableMediaError as error:
+                asked.fail(self._row(slot).index, slot.mode.name, str(error))
+        return asked
+
+    def media_inputs(self, slot: PromptSlot) -> Callable[[], Inputs] | None:
+        """A function that gives what the model reads of the prompt's media; None where there are none."""
+        return self.prompts.inputs(self._row(slot), slot.mode)
 
     def scoring(self, slots: Sequence[PromptSlot]) -> StreamedScoring:
         """Scores the slots' groups, as they are generated; responses the engine could not produce are left out."""
@@ -148,18 +199,45 @@ class Environment:
             answer_open=answer_open,
         )
 
-    def bare_prompt(self, slot: PromptSlot) -> tuple[tuple[int, ...], ReferenceSpan] | None:
-        """The row's prompt in short mode, with its reference directly after it: no reasoning; None without one."""
-        row = self._row(slot)
-        prompt_ids = render_prompt(self.tokenizer, row.messages, self.modes.config.short)
-        span = None
-        if row.reference is not None:
-            span = prompt_span(self.tokenizer, prompt_ids=prompt_ids, reference=str(row.reference))
-        return (prompt_ids, span) if span else None
+    def bare_prompt(self, slot: PromptSlot) -> BarePrompt | None:
+        """The row's prompt in short mode, with its reference directly after it: no reasoning; None without one, or
+        where its media cannot be read.
+        """
+        row, short = self._row(slot), self.modes.config.short
+        if row.reference is None:
+            return None
+        try:
+            ids = self.prompts.prompt(row, short).ids
+        except UnreadableMediaError:
+            return None
+        span = prompt_span(self.tokenizer, prompt_ids=ids, reference=str(row.reference))
+        return BarePrompt(ids, span, self.prompts.inputs(row, short)) if span else None
 
     def row_index(self, slot: PromptSlot) -> int:
         """Number of the slot's row in the data."""
         return self.order.row(slot.position)
+
+    def unreadable_record(self, step: int, prompt: Unreadable) -> dict[str, Any]:
+        """The line of ``rollouts.jsonl`` for a prompt whose images or videos could not be read."""
+        row = self.rows[prompt.row]
+        return {
+            "row": prompt.row,
+            "sample": 0,
+            "mode": prompt.mode,
+            "prompt": prompt_text(row),
+            "reference": jsonable(row.reference),
+            "response": "",
+            "thinking": None,
+            "answer": "",
+            "status": str(Status.FAILED),
+            "error": prompt.reason,
+            "response_tokens": 0,
+            "prompt_tokens": 0,
+            "rewards": {},
+            "total": None,
+            "step": step,
+            "advantage": None,
+        }
 
     def record(self, step: int, group: ScoredGroup, advantages_G: Sequence[float]) -> list[dict[str, Any]]:
         """The group's lines of ``rollouts.jsonl``."""
@@ -182,7 +260,9 @@ def reward_sample(row: Row, rollout: Rollout) -> dict[str, Any]:
     """What a reward may ask for by name, for one response."""
     return {
         **row.columns,
-        "prompt": row.messages[-1]["content"],
+        "images": list(row.images),
+        "videos": list(row.videos),
+        "prompt": prompt_text(row),
         "messages": list(row.messages),
         "response": rollout.response,
         "thinking": rollout.thinking,
@@ -218,7 +298,7 @@ def rollout_record(row: Row, rollout: Rollout, score: Score) -> dict[str, Any]:
         "row": rollout.row,
         "sample": rollout.sample,
         "mode": rollout.mode,
-        "prompt": row.messages[-1]["content"],
+        "prompt": prompt_text(row),
         "reference": jsonable(row.reference),
         "response": rollout.response,
         "thinking": rollout.thinking,

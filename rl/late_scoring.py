@@ -11,7 +11,7 @@ come from a forward pass of their own instead.
 from collections.abc import Sequence
 
 from base_model.packing import TokenGroup
-from rl.environment import PromptSlot, ScoredGroup, scored_group
+from rl.environment import Environment, PromptSlot, ScoredGroup, scored_group
 from rl.learner import TrainGroup
 from rl.reference import ReferenceProbs, branches_of
 from rl.scoring import StreamedScoring
@@ -27,7 +27,9 @@ class LateScoring:
         slots: Sequence[PromptSlot],
         groups: Sequence[Sequence[Rollout]],
         reference: ReferenceProbs,
+        environment: Environment,
     ) -> None:
+        self._environment = environment
         self._scoring = scoring
         self._slots = slots
         self._groups = groups
@@ -43,6 +45,7 @@ class LateScoring:
             advantages_G=(),
             engine_logprobs=tuple(tuple(r.logprobs) for r in rollouts),
             branches=branches_of(self._spans[number]),
+            media=self._environment.media_inputs(self._slots[number]),
         )
 
     def finish(self, number: int, logprobs: Sequence[Sequence[float]]) -> ScoredGroup:

@@ -8,7 +8,7 @@ how a step is cut into micro-batches: every token's weight is fixed from the who
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -44,6 +44,9 @@ class TrainGroup:
     advantages_G: tuple[float, ...]
     engine_logprobs: tuple[tuple[float, ...], ...]  # log-probs the engine sampled each token with
     branches: tuple[Branch, ...] = ()
+    media: Callable[[], Mapping[str, Any]] | None = None
+    """Gives the prompt's ``TokenGroup.inputs`` when its micro-batch is computed: pixels take too much memory to have
+    those of all groups at hand."""
 
     @property
     def has_signal(self) -> bool:
@@ -57,6 +60,7 @@ class TrainGroup:
             advantages_G=self.advantages_G[span],
             engine_logprobs=self.engine_logprobs[span],
             branches=self.branches if span == slice(None) else (),
+            media=self.media,
         )
 
 
@@ -145,7 +149,7 @@ class Learner:
                 found.extend([] for _ in part)
                 continue
             with self.accelerator.autocast():
-                batch = pack_groups(tokens).to(self.device)
+                batch = pack_groups(_with_media(tokens, [groups[i] for i in part])).to(self.device)
                 logprobs = iter(self.packed.branch_logprobs(batch, packed.to(self.device)))
             found.extend([next(logprobs).tolist() for _ in own] for own in branches)
         return found
@@ -170,13 +174,14 @@ class Learner:
         learning_rate = self.scheduler.get_last_lr()[0]
         numbers = _deal(range(len(groups)), self.config.updates_per_step)
         batches = [self._micro_batches(groups, part) for part in numbers]
-        old = [self._old_logprobs(micro) for micro in batches] if self.config.updates_per_step > 1 else None
+        old = [self._old_logprobs(pieces) for pieces in batches] if self.config.updates_per_step > 1 else None
         metrics: list[Metrics] = []
         norms: list[float] = []
         skipped, loss = 0, 0.0
         for index, micro_batches in enumerate(batches):
             trained = 0
-            for at, micro in enumerate(micro_batches):
+            for at, pieces in enumerate(micro_batches):
+                micro = self._micro_batch(pieces)
                 part_loss = self._accumulate(micro, None if old is None else old[index][at], metrics, late)
                 if part_loss is not None:
                     loss += part_loss
@@ -211,7 +216,7 @@ class Learner:
             for number, group in enumerate(groups)
         ]
 
-    def _micro_batches(self, all_groups: Sequence[TrainGroup], numbers: Sequence[int]) -> list[_MicroBatch]:
+    def _micro_batches(self, all_groups: Sequence[TrainGroup], numbers: Sequence[int]) -> list[list[_Piece]]:
         """Cut the trainable groups to the token budget; weights come from all of the update's groups."""
         groups = [all_groups[number] for number in numbers]
         lengths = [len(r) for g in groups for r in g.tokens.responses]
@@ -231,14 +236,14 @@ class Learner:
                 )
             at += count
         spans = split_by_tokens([piece.group.tokens.packed_tokens for piece in pieces], budget)
-        return [self._micro_batch([pieces[i] for i in span]) for span in spans]
+        return [[pieces[i] for i in span] for span in spans]
 
     def _micro_batch(self, pieces: Sequence[_Piece]) -> _MicroBatch:
         groups = [piece.group for piece in pieces]
         branches = pack_branches([group.tokens for group in groups], [group.branches for group in groups])
         engine = [p for group in groups for response in group.engine_logprobs for p in response]
         return _MicroBatch(
-            batch=pack_groups([group.tokens for group in groups]).to(self.device),
+            batch=pack_groups(_with_media([group.tokens for group in groups], groups)).to(self.device),
             advantages_T=_per_token(groups, [group.advantages_G for group in groups]).to(self.device),
             weights_T=torch.cat([w for piece in pieces for w in piece.weights]).to(self.device),
             engine_T=torch.tensor(engine).to(self.device),
@@ -246,8 +251,8 @@ class Learner:
             branches=None if branches is None else branches.to(self.device),
         )
 
-    def _old_logprobs(self, micro_batches: Sequence[_MicroBatch]) -> list[Tensor]:
-        return [self._logprobs(micro.batch) for micro in micro_batches]
+    def _old_logprobs(self, micro_batches: Iterable[Sequence[_Piece]]) -> list[Tensor]:
+        return [self._logprobs(self._micro_batch(pieces).batch) for pieces in micro_batches]
 
     def _logprobs(self, batch: PackedBatch) -> Tensor:
         with self.accelerator.autocast():
@@ -310,6 +315,14 @@ def _per_token(groups: Sequence[TrainGroup], advantages: Sequence[Sequence[float
     ]
     lengths = [len(ids) for group in groups for ids in group.tokens.responses]
     return torch.tensor(values).repeat_interleave(torch.tensor(lengths))
+
+
+def _with_media(tokens: Sequence[TokenGroup], groups: Sequence[TrainGroup]) -> list[TokenGroup]:
+    """The groups' tokens with what the model reads of their images and videos."""
+    return [
+        own if group.media is None else replace(own, inputs=group.media())
+        for own, group in zip(tokens, groups, strict=True)
+    ]
 
 
 def _kept_tokens(group: TrainGroup) -> TokenGroup:

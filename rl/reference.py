@@ -15,7 +15,7 @@ from typing import Any
 from base_model.branches import Branch
 from base_model.packing import TokenGroup
 from rl.config import ReferenceConfig
-from rl.environment import Environment, PromptSlot
+from rl.environment import BarePrompt, Environment, PromptSlot
 from rl.files import atomic_write_json
 from rl.learner import TrainGroup
 from rollouts.records import Rollout
@@ -116,23 +116,22 @@ def scored_probs(span: ReferenceSpan, logprobs: Sequence[float]) -> list[float]:
     return [math.exp(logprobs[i]) for i in span.scored]
 
 
-def _prompt_probs(
-    policy: BranchLogprobs, questions: Sequence[tuple[Sequence[int], ReferenceSpan] | None]
-) -> list[list[float] | None]:
+def _prompt_probs(policy: BranchLogprobs, questions: Sequence[BarePrompt | None]) -> list[list[float] | None]:
     """Probabilities of each reference's tokens directly after its prompt; None where there is no reference."""
     asked = [question for question in questions if question]
-    found = policy([_prompt_group(*question) for question in asked]) if asked else []
-    probs = iter(scored_probs(span, own[0]) for (_, span), own in zip(asked, found, strict=True))
+    found = policy([_prompt_group(question) for question in asked]) if asked else []
+    probs = iter(scored_probs(question.span, own[0]) for question, own in zip(asked, found, strict=True))
     return [next(probs) if question else None for question in questions]
 
 
-def _prompt_group(prompt_ids: Sequence[int], span: ReferenceSpan) -> TrainGroup:
+def _prompt_group(question: BarePrompt) -> TrainGroup:
     """A group without responses whose one branch is the reference after the prompt."""
     return TrainGroup(
-        tokens=TokenGroup(prompt=prompt_ids, responses=[]),
+        tokens=TokenGroup(prompt=question.ids, responses=[]),
         advantages_G=(),
         engine_logprobs=(),
-        branches=(Branch(tokens=span.tokens),),
+        branches=(Branch(tokens=question.span.tokens),),
+        media=question.media,
     )
 
 

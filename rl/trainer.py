@@ -25,6 +25,7 @@ import torch
 
 from base_model.packing import TokenGroup
 from rl.advantages import batch_advantages, reward_std
+from rl.asking import Unreadable
 from rl.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from rl.config import Scale, TrainerConfig
 from rl.environment import Environment, PromptSlot, ScoredGroup, scored_group
@@ -103,7 +104,7 @@ class Trainer:
         engine: produces responses.
         learner: updates the policy.
         run: where everything is written.
-        tokenizer: saved with every checkpoint.
+        tokenizer: saved with every checkpoint; for a vision-language model its processor.
         on_step: called with (step, metrics) after each step.
         on_progress: called within a step.
         evaluate: makes an evaluation at a step.
@@ -127,6 +128,7 @@ class Trainer:
             path=run.path / BASELINES,
         )
         self.state = TrainerState(filter=StdFilter(config.filter) if config.filter else None)
+        self._unreadable: list[Unreadable] = []  # prompts of the step
 
     def resume(self) -> int:
         """Continue from the newest complete checkpoint, or from the start when there is none; returns completed
@@ -182,9 +184,9 @@ class Trainer:
         self._push_weights()
         slots = self.environment.slots(0, self.config.check_prompts, 0)
         rollouts = self.engine.generate([self.environment.requests(0, slot, 1)[0] for slot in slots])
-        pairs = [r for r in rollouts if r.status is not Status.FAILED]
-        trainer_T = self.learner.logprobs([TokenGroup(prompt=r.prompt_ids, responses=[r.response_ids]) for r in pairs])
-        engine_T = torch.tensor([p for r in pairs for p in r.logprobs])
+        pairs = [(slot, r) for slot, r in zip(slots, rollouts, strict=True) if r.status is not Status.FAILED]
+        trainer_T = self.learner.logprobs([self._token_group(slot, [r]) for slot, r in pairs])
+        engine_T = torch.tensor([p for _, r in pairs for p in r.logprobs])
         gap = float((trainer_T - engine_T).abs().mean())
         if not gap <= self.config.max_logprob_gap:
             raise ValueError(
@@ -194,6 +196,15 @@ class Trainer:
             )
         return gap
 
+    def _token_group(self, slot: PromptSlot, rollouts: Sequence[Rollout]) -> TokenGroup:
+        """Responses to one prompt, with its media."""
+        media = self.environment.media_inputs(slot)
+        return TokenGroup(
+            prompt=rollouts[0].prompt_ids,
+            responses=[r.response_ids for r in rollouts],
+            inputs=None if media is None else media(),
+        )
+
     def _foresee_baselines(self) -> None:
         count = self.config.prompts_per_step
         steps = [self.environment.slots(step + 1, count, step * count) for step in range(self.config.steps)]
@@ -201,6 +212,7 @@ class Trainer:
 
     def _step(self, step: int) -> tuple[dict[str, float], list[ScoredGroup], list[list[float]]]:
         _seed_everything(self.environment.seed, step)
+        self._unreadable = []
         timer = PhaseTimer()
         learn = self._learn_and_score if self._scores_while_learning else self._score_and_learn
         accepted, generated, advantages, learned = learn(step, timer)
@@ -214,6 +226,7 @@ class Trainer:
             **learned,
             "groups/generated": float(len(generated)),
             "groups/trained": float(sum(any(advantages_G) for advantages_G in advantages)),
+            **({"groups/unreadable": float(len(self._unreadable))} if self._unreadable else {}),
             **self.state.ledger.metrics(),
             **timer.metrics(),
             "memory/peak_gib": peak_memory_gib(),
@@ -230,7 +243,7 @@ class Trainer:
         """Every reward first, then the update."""
         accepted, generated = self._collect(step, timer)
         advantages = [a.tolist() for a in batch_advantages([g.rewards_G for g in accepted], scale=self._scale)]
-        train_groups = [_train_group(g, a) for g, a in zip(accepted, advantages, strict=True)]
+        train_groups = [self._train_group(g, a) for g, a in zip(accepted, advantages, strict=True)]
         with timer.phase("learn"):
             self._progress(0, 1, "learn")
             learned = self.learner.update(train_groups)
@@ -243,7 +256,7 @@ class Trainer:
             rollouts = self._generate(step, slots, scoring, timer)
             with timer.phase("reward"):
                 groups = scoring.collect(rollouts)
-                late = LateScoring(scoring, slots, groups, self.reference)
+                late = LateScoring(scoring, slots, groups, self.reference, self.environment)
             scored = [scored_group(slot, [], []) for slot in slots]
             advantages: list[list[float]] = [[] for _ in slots]
 
@@ -267,6 +280,14 @@ class Trainer:
     @property
     def _scale(self) -> Scale:
         return self.config.scale_rewards
+
+    def _train_group(self, group: ScoredGroup, advantages_G: Sequence[float]) -> TrainGroup:
+        return TrainGroup(
+            tokens=TokenGroup(prompt=group.rollouts[0].prompt_ids, responses=[r.response_ids for r in group.rollouts]),
+            advantages_G=tuple(advantages_G),
+            engine_logprobs=tuple(tuple(r.logprobs) for r in group.rollouts),
+            media=self.environment.media_inputs(group.slot),
+        )
 
     def _next_slots(self, step: int) -> list[PromptSlot]:
         slots = self.environment.slots(step, self.config.prompts_per_step, self.state.position)
@@ -321,7 +342,7 @@ class Trainer:
         self, slots: Sequence[PromptSlot], scoring: StreamedScoring, groups: Sequence[Sequence[Rollout]]
     ) -> list[ScoredGroup]:
         """Score groups whose rewards ask for the policy's probabilities, by a forward pass of their own."""
-        late = LateScoring(scoring, slots, groups, self.reference)
+        late = LateScoring(scoring, slots, groups, self.reference, self.environment)
         numbers = [number for number, group in enumerate(groups) if group]
         found = self.learner.branch_logprobs([late.train_group(number) for number in numbers])
         logprobs = dict(zip(numbers, found, strict=True))
@@ -335,12 +356,14 @@ class Trainer:
     ) -> list[Rollout]:
         """All responses; rewards that run in the background start while other groups are still generated."""
         with timer.phase("generate"):
-            requests = [request for slot in slots for request in self.environment.requests(step, slot)]
-            return self.engine.generate(
-                requests,
+            asked = self.environment.asked(step, slots)
+            self._unreadable.extend(asked.unreadable)
+            rollouts = self.engine.generate(
+                asked.requests,
                 on_progress=lambda done, total: self._progress(done, total, "generate"),
-                on_result=scoring.on_result,
+                on_result=asked.placed(scoring.on_result),
             )
+            return asked.responses(rollouts)
 
     def _push_weights(self, version: int | None = None) -> None:
         self.engine.load_weights(self.learner.weights().items(), self.state.step if version is None else version)
@@ -366,6 +389,7 @@ class Trainer:
     ) -> None:
         for group, advantages_G in zip(groups, advantages, strict=True):
             self.run.append_rollouts(self.environment.record(step, group, advantages_G))
+        self.run.append_rollouts([self.environment.unreadable_record(step, prompt) for prompt in self._unreadable])
         self.run.append_metrics({**metrics, "step": step})
         self.run.write_ledger(self.state.ledger.to_dict())
 
@@ -410,14 +434,6 @@ def _unknown_initial_policy() -> BranchLogprobs:
     raise ValueError(
         "a reward compares with the policy that the run started from, for data that the start of the run did not "
         "foresee, and that policy is not known here; use reference.baseline: current"
-    )
-
-
-def _train_group(group: ScoredGroup, advantages_G: Sequence[float]) -> TrainGroup:
-    return TrainGroup(
-        tokens=TokenGroup(prompt=group.rollouts[0].prompt_ids, responses=[r.response_ids for r in group.rollouts]),
-        advantages_G=tuple(advantages_G),
-        engine_logprobs=tuple(tuple(r.logprobs) for r in group.rollouts),
     )
 
 

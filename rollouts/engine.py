@@ -18,22 +18,27 @@ import math
 import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rollouts.media import MediaPacker
 from rollouts.process import EngineError, WorkerDiedError, WorkerProcess, worker_environment
 from rollouts.prompts import split_response
-from rollouts.records import Request, Rollout, Status
+from rollouts.records import PromptMedia, Request, Rollout, Status
 from rollouts.weights import WeightsImage, checkpoint_shapes, select_tensors
-from rollouts.wire import WireRequest, WireResult
+from rollouts.wire import WireMedia, WireRequest, WireResult, WireText
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 logger = logging.getLogger(__name__)
+
+PLUGIN, PLUGIN_ARCHITECTURE = "tandem_vlm", "MiniCPMV"
+"""The entry point of this package's plug-in for vLLM, and the architecture that it serves."""
 
 Progress = Callable[[int, int], None]
 OnResult = Callable[[int, Rollout], None]
@@ -64,8 +69,11 @@ class Engine(Protocol):
         prefixes: Sequence[Sequence[int]],
         continuations: Sequence[Sequence[int]],
         on_progress: Progress | None = None,
+        media: Sequence[PromptMedia | None] | None = None,
     ) -> list[list[float]]:
-        """Log-probabilities, at temperature 1, of each continuation's tokens after its prefix."""
+        """Log-probabilities, at temperature 1, of each continuation's tokens after its prefix, whose images and videos
+        are in `media`.
+        """
         ...
 
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
@@ -88,6 +96,10 @@ class EngineConfig(BaseModel):
     """Longest prompt plus response, in tokens."""
     max_num_seqs: int = Field(default=64, ge=1)
     """Most responses generated at the same time."""
+    max_images: int = Field(default=32, ge=0)
+    """Most images of one prompt, for a vision-language model; with no images and no videos its tower is not loaded."""
+    max_videos: int = Field(default=4, ge=0)
+    """Most videos of one prompt, for a vision-language model."""
     kv_cache_gib: float = Field(default=1.0, gt=0)
     """Memory for keys and values, in GiB, on CPU."""
     gpu_memory_utilization: float = Field(default=0.5, gt=0, le=1)
@@ -129,10 +141,19 @@ class EngineConfig(BaseModel):
             "max_num_batched_tokens": max(self.max_model_len, 4096),
             "logprobs_mode": "processed_logprobs",
             "worker_extension_cls": "rollouts.vllm_extension.WorkerExtension",
-            "skip_tokenizer_init": True,  # texts are decoded by the client
             "disable_log_stats": True,
             "seed": 0,
             "async_scheduling": False,
+            **self._vision_arguments(model_path),
+        }
+
+    def _vision_arguments(self, model_path: Path) -> dict[str, Any]:
+        """Arguments that depend on whether the model reads images."""
+        if not reads_images(model_path):
+            return {"skip_tokenizer_init": True}  # texts are decoded by the client
+        return {
+            "limit_mm_per_prompt": {"image": self.max_images, "video": self.max_videos},
+            "mm_processor_cache_gb": 0,  # the worker processes what a group shares once
         }
 
 
@@ -151,6 +172,25 @@ def check_block_size(config: EngineConfig) -> None:
             f"engine.block_size is {config.block_size}, and there is no GPU here: vLLM on CPU takes multiples of 32; "
             f"set {32 * (1 + config.block_size // 32)}"
         )
+
+
+def check_plugin(directory: Path) -> None:
+    """Refuse a checkpoint that vLLM can only load with this package's plug-in, where that is not installed.
+
+    Raises:
+        ValueError: vLLM would not find the plug-in.
+    """
+    architectures = _read_json(directory / "config.json").get("architectures") or []
+    if PLUGIN_ARCHITECTURE in architectures and PLUGIN not in entry_points(group="vllm.general_plugins").names:
+        raise ValueError(
+            f"{directory} is a vision-language model that vLLM loads with the plug-in {PLUGIN}, and this package was "
+            "installed before it had one; install it again (pip install -e .)"
+        )
+
+
+def reads_images(directory: Path) -> bool:
+    """Whether a checkpoint is a vision-language model's."""
+    return "vision_config" in _read_json(directory / "config.json")
 
 
 class VLLMEngine:
@@ -183,17 +223,20 @@ class VLLMEngine:
             log_path: File that the worker's output is appended to; None = kept only for error messages.
 
         Raises:
-            ValueError: The directory is not a checkpoint, or the blocks do not suit this machine.
+            ValueError: The directory is not a checkpoint, vLLM lacks the plug-in for it, or the blocks do not suit this
+                machine.
         """
         self.config = config or EngineConfig()
         check_block_size(self.config)
         self._path = Path(model_path)
         if not (self._path / "config.json").is_file():
             raise ValueError(f"{self._path} is not a checkpoint: it has no config.json; save a model there first")
+        check_plugin(self._path)
         self._shapes = checkpoint_shapes(self._path)
         self._tied = bool(_read_json(self._path / "config.json").get("tie_word_embeddings", True))
         self._log_path = Path(log_path) if log_path is not None else None
         self._tokenizer = tokenizer
+        self._reads_images = reads_images(self._path)
         self._version = 0
         self._image: WeightsImage | None = None
         self._stops: tuple[int, ...] | None = None
@@ -241,7 +284,8 @@ class VLLMEngine:
             ValueError: A prompt leaves no room for a response.
             EngineError: vLLM failed, or workers died more often than `max_restarts`.
         """
-        wire = [self._wire(request) for request in requests]
+        packer = MediaPacker()
+        wire = [self._wire(request, packer) for request in requests]
         if not wire:
             return []
         if on_result is None:
@@ -262,19 +306,28 @@ class VLLMEngine:
         prefixes: Sequence[Sequence[int]],
         continuations: Sequence[Sequence[int]],
         on_progress: Progress | None = None,
+        media: Sequence[PromptMedia | None] | None = None,
     ) -> list[list[float]]:
         """Log-probabilities, at temperature 1, of each continuation's tokens after its prefix.
 
         The prefix is computed anew for each continuation: vLLM cannot take it from the cache when it scores a prompt.
 
+        Args:
+            prefixes: Token ids; those of a prompt with media begin with its ids, and may go on.
+            continuations: Token ids to score.
+            on_progress: Called with (done, total).
+            media: Images and videos of each prefix; None = there are none. Prefixes of one prompt share one object.
+
         Raises:
-            ValueError: An empty prefix, or a text longer than the context.
+            ValueError: An empty prefix, a text longer than the context, or media that the model cannot take.
         """
-        texts = []
-        for index, (prefix, continuation) in enumerate(zip(prefixes, continuations, strict=True)):
+        packer, texts = MediaPacker(), []
+        given = media if media is not None else [None] * len(prefixes)
+        for index, (prefix, continuation, item) in enumerate(zip(prefixes, continuations, given, strict=True)):
             self._check_text(index, len(prefix), len(continuation))
-            texts.append(((*prefix, *continuation), len(prefix)))
-        asked = [index for index, (ids, first) in enumerate(texts) if len(ids) > first]
+            packed = self._packed(f"text {index} to score", item, packer)
+            texts.append(WireText((*prefix, *continuation), len(prefix), packed))
+        asked = [index for index, text in enumerate(texts) if len(text.ids) > text.first]
         scores: list[list[float]] = [[] for _ in texts]
         if asked:
             results = self._call(("score", [texts[index] for index in asked]), on_progress)
@@ -321,7 +374,7 @@ class VLLMEngine:
 
     # -- requests and results ------------------------------------------------------------------------------------------
 
-    def _wire(self, request: Request) -> WireRequest:
+    def _wire(self, request: Request, packer: MediaPacker) -> WireRequest:
         room = self.config.max_model_len - len(request.prompt_ids)
         if room < 1 or not request.prompt_ids:
             raise ValueError(
@@ -338,7 +391,24 @@ class VLLMEngine:
             top_k=sampling.top_k,
             min_p=sampling.min_p,
             stop_ids=() if request.ignore_eos else self._stop_ids(),
+            media=self._packed(f"row {request.row}", request.media, packer),
         )
+
+    def _packed(self, name: str, media: PromptMedia | None, packer: MediaPacker) -> WireMedia | None:
+        """Media as they are sent, after a check that the model takes them."""
+        if media is None or not (media.images or media.videos):
+            return None
+        if not self._reads_images:
+            raise ValueError(f"{name} has images or videos, but {self._path} is a language model; leave them out")
+        for kind, items, most in (
+            ("images", media.images, self.config.max_images),
+            ("videos", media.videos, self.config.max_videos),
+        ):
+            if len(items) > most:
+                raise ValueError(
+                    f"{name} has {len(items)} {kind}, but engine.max_{kind} is {most}; raise it or drop the row"
+                )
+        return packer.pack(media)
 
     def _check_text(self, index: int, prefix: int, continuation: int) -> None:
         if prefix < 1:

@@ -66,7 +66,7 @@ def render_text(tokenizer: Any, messages: Sequence[Mapping[str, Any]], mode: Mod
             f"the tokenizer {getattr(tokenizer, 'name_or_path', '')!r} has no chat template; "
             "use an instruction model or set tokenizer.chat_template"
         )
-    turns = _with_instruction([_without_thoughts(turn, mode) for turn in messages], mode)
+    turns = _with_instruction([without_thoughts(turn, mode) for turn in messages], mode)
     text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **mode.template_kwargs)
     return _join_prefill(text, mode)
 
@@ -92,8 +92,8 @@ def _append_text(content: Any, text: str) -> Any:
     return [*content, {"type": "text", "text": f"\n\n{text}"}]
 
 
-def _without_thoughts(turn: Mapping[str, Any], mode: Mode) -> dict[str, Any]:
-    """Turn in which an assistant's think block is dropped, also one whose opening was in the prefill."""
+def without_thoughts(turn: Mapping[str, Any], mode: Mode) -> dict[str, Any]:
+    """Turn as prompts show it: an assistant's think block is dropped, also one whose opening was in the prefill."""
     content = turn["content"]
     if turn["role"] != "assistant" or not isinstance(content, str):
         return dict(turn)

@@ -8,7 +8,7 @@ that parent can talk to this process. Messages are answered one at a time, in or
     ("generate", [WireRequest])                ("progress", done, total) twice a second, then ("result", [WireResult])
     ("generate", [WireRequest], True)          ("part", index, WireResult) as each finishes, ("progress", ...), then
                                                ("result", None)
-    ("score", [(ids, first)])                  progress, then ("result", [[log-probs of ids[first:]]])
+    ("score", [WireText])                      progress, then ("result", [[log-probs of ids[first:]]])
     ("load", path)                             ("result", None)
     ("ping",)                                  ("result", None)
     ("close",)                                 nothing: exits in order
@@ -29,12 +29,17 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from itertools import islice
 from multiprocessing.connection import Connection
 from typing import Any
 
-from rollouts.wire import WireRequest, WireResult
+from rollouts.media import vllm_prompt
+from rollouts.wire import WireMedia, WireRequest, WireResult, WireText
 
 PROGRESS_S = 0.5
+
+Prompt = tuple[tuple[int, ...], WireMedia | None]
+"""Token ids, and the media whose blocks are among them."""
 
 
 class Worker:
@@ -45,11 +50,17 @@ class Worker:
         from vllm.platforms import current_platform
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        if not current_platform.is_cpu():  # there, a share of the memory is taken
+        if current_platform.is_cpu():
+            engine_args["skip_mm_profiling"] = True  # it measures the memory of a GPU
+        else:  # there, a share of the memory is taken
             del engine_args["kv_cache_memory_bytes"]
         self._connection = connection
         self._calls = 0
-        self._engine = LLMEngine.from_engine_args(EngineArgs(**engine_args))
+        config = EngineArgs(**engine_args).create_engine_config()
+        _never_wait_for_the_encoder(config)
+        self._engine = LLMEngine.from_vllm_config(config, disable_log_stats=engine_args["disable_log_stats"])
+        self._most_requests = 2 * engine_args["max_num_seqs"]
+        self._rendered: tuple[WireMedia, dict[str, Any]] | None = None
         self._engine.collective_rpc("tandem_install_sampler")
 
     def serve(self) -> None:
@@ -66,23 +77,23 @@ class Worker:
 
     def _on_generate(self, requests: list[WireRequest], stream: bool = False) -> list[WireResult] | None:
         params = [_sampling_params(request) for request in requests]
-        prompts = [request.prompt_ids for request in requests]
+        prompts = [(request.prompt_ids, request.media) for request in requests]
         if not stream:
             return [_result(output) for output in self._run(prompts, params)]
         self._run(prompts, params, lambda index, output: self._connection.send(("part", index, _result(output))))
         return None
 
-    def _on_score(self, texts: list[tuple[tuple[int, ...], int]]) -> list[list[float]]:
+    def _on_score(self, texts: list[WireText]) -> list[list[float]]:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         params = SamplingParams(
             temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
         )
-        outputs = self._run([ids for ids, _ in texts], [params] * len(texts))
+        outputs = self._run([(text.ids, text.media) for text in texts], [params] * len(texts))
         return [
             [entry[token].logprob for entry, token in zip(output.prompt_logprobs[first:], ids[first:], strict=True)]
-            for output, (ids, first) in zip(outputs, texts, strict=True)
+            for output, (ids, first, _) in zip(outputs, texts, strict=True)
         ]
 
     def _on_load(self, path: str) -> None:
@@ -104,39 +115,92 @@ class Worker:
 
     def _run(
         self,
-        prompts: list[tuple[int, ...]],
+        prompts: list[Prompt],
         params: list[Any],
         on_output: Callable[[int, Any], None] = lambda _index, _output: None,
     ) -> list[Any]:
         """Steps the engine until every prompt is answered; outputs in the order of the prompts.
 
-        `on_output(index, output)` gets each as it comes. The prefix cache is emptied first: what an earlier call left
-        there must not change the numbers of this one.
+        `on_output(index, output)` gets each as it comes. The caches are emptied first: what an earlier call left there
+        must not change the numbers of this one.
         """
         self._reset_prefix_cache()
+        if any(media for _, media in prompts):
+            self._engine.reset_encoder_cache()
         self._calls += 1
         # Long budgets start first, so that none is left alone at the end; equal ones keep their order (shared prompts).
         order = sorted(range(len(prompts)), key=lambda index: -params[index].max_tokens)
-        for index in order:
-            name = f"{self._calls}-{index}"
-            self._engine.add_request(name, {"prompt_token_ids": list(prompts[index])}, params[index])
+        waiting = ((f"{self._calls}-{index}", prompts[index], params[index]) for index in order)
         outputs: list[Any] = [None] * len(prompts)
-        for output in self._steps(len(prompts)):
+        for output in self._steps(waiting, len(prompts)):
             index = int(output.request_id.split("-")[1])
             outputs[index] = output
             on_output(index, output)
+        self._rendered = None
         return outputs
 
-    def _steps(self, total: int) -> Iterator[Any]:
-        """Finished outputs as they come; tells the parent how far it is."""
-        done, told = 0, 0.0
-        while self._engine.has_unfinished_requests():
+    def _steps(self, waiting: Iterator[tuple[str, Prompt, Any]], total: int) -> Iterator[Any]:
+        """Finished outputs as they come; tells the parent how far it is.
+
+        Twice as many requests as run at a time are in the engine, so that it always finds the next one there, and the
+        pixels of all others take no memory yet.
+        """
+        added, done, told = 0, 0, 0.0
+        while True:
+            for name, prompt, params in islice(waiting, self._most_requests - (added - done)):
+                self._engine.add_request(name, self._input(*prompt), params)
+                added += 1
+            if not self._engine.has_unfinished_requests():
+                return
             if time.monotonic() - told > PROGRESS_S:
                 self._connection.send(("progress", done, total))
                 told = time.monotonic()
             for output in self._engine.step():
                 done += 1
                 yield output
+
+    def _input(self, ids: tuple[int, ...], media: WireMedia | None) -> dict[str, Any]:
+        """A prompt as the engine takes it. The ids are the caller's, also where they go on after the rendered text."""
+        if media is None:
+            return {"prompt_token_ids": list(ids)}
+        if self._rendered is None or self._rendered[0] is not media:  # a group's requests come one after the other
+            self._rendered = media, self._render(media)
+        rendered = self._rendered[1]
+        check_ids(rendered["prompt_token_ids"], list(ids))
+        return {**rendered, "prompt_token_ids": list(ids)}
+
+    def _render(self, media: WireMedia) -> dict[str, Any]:
+        """What vLLM's processor makes of text and media: ids with blocks, and the patches that fill them."""
+        from vllm.renderers.inputs.preprocess import parse_model_prompt
+
+        renderer = self._engine.renderer
+        packed_videos = getattr(renderer.get_mm_processor().info, "takes_packed_videos", False)
+        prompt = parse_model_prompt(self._engine.model_config, vllm_prompt(media, packed_videos))
+        [rendered] = renderer.render_cmpl([prompt])
+        return rendered
+
+
+def _never_wait_for_the_encoder(config: Any) -> None:
+    """Room for the media of all that can be admitted in one step.
+
+    Where it is short, vLLM computes a prompt in two parts, and a seeded request whose prefill is cut crashes the CPU
+    engine. A step holds at most its tokens' features, and of each sequence one item that its cached prefix cuts.
+    """
+    scheduler = config.scheduler_config
+    room = scheduler.max_num_batched_tokens + scheduler.max_num_seqs * config.model_config.max_model_len
+    scheduler.max_num_encoder_input_tokens = scheduler.encoder_cache_size = room
+
+
+def check_ids(rendered: list[int], given: list[int]) -> None:
+    """Refuses to put features where the trainer has other tokens."""
+    if given[: len(rendered)] == rendered:
+        return
+    place = next((at for at, pair in enumerate(zip(rendered, given, strict=False)) if pair[0] != pair[1]), len(given))
+    raise ValueError(
+        f"vLLM makes {len(rendered)} tokens of a prompt with images or videos and the caller {len(given)}, which "
+        f"differ from token {place} on; give the engine the text and media that the ids were made of, by the "
+        "checkpoint's own processor"
+    )
 
 
 def _sampling_params(request: WireRequest) -> Any:

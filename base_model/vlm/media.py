@@ -33,7 +33,8 @@ def open_video(handle: Any, settings: VideoSettings | None = None) -> PackedVide
     """A video in packages of frames.
 
     Args:
-        handle: path, content of a file, or a mapping of `frames` (images) and `times` (seconds, ascending).
+        handle: path, content of a file, or a mapping of `frames` (images in any form that `open_image` takes) and
+            `times` (seconds, ascending).
         settings: rate, package size and limits; by default those of the report.
 
     Raises:
@@ -60,7 +61,7 @@ def _from_frames(clip: Mapping[str, Any], settings: VideoSettings) -> PackedVide
     chosen = sorted({_nearest(times, target) for target in plan.targets})
     groups = [chosen[start : start + plan.package] for start in range(0, len(chosen), plan.package)]
     return PackedVideo(
-        [[to_rgb(frames[index]) for index in group] for group in groups],
+        [[open_image(frames[index]) for index in group] for group in groups],
         [[times[index] for index in group] for group in groups],
     )
 

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from base_model.vlm.configuration import OFFICIAL_VISION, MiniCPMVConfig
 from base_model.vlm.image_processing import MiniCPMVImageProcessor
+from base_model.vlm.local_start import start_resampler, start_tower
 from base_model.vlm.modeling import MiniCPMV
 from base_model.vlm.processing import MiniCPMVProcessor, add_vision_tokens
 
@@ -146,7 +147,8 @@ def image_processor_for(config: MiniCPMVConfig) -> MiniCPMVImageProcessor:
 def build(
     size: str, tokenizer: Any, *, llm: PreTrainedModel | None = None, seed: int = 0, **changes: Any
 ) -> tuple[MiniCPMV, MiniCPMVProcessor]:
-    """A new model of a preset and its processor, in fp32.
+    """A new model of a preset and its processor, in fp32; tower and resampler begin by looking locally
+    (``local_start``).
 
     Args:
         size: one of ``SIZES``.
@@ -161,6 +163,8 @@ def build(
         torch.manual_seed(seed)
         config = _config_with(size, tokenizer, changes) if llm is None else _config_of(llm, size, tokenizer, changes)
         model = MiniCPMV(config)
+        start_resampler(model.resampler, config.image_size // config.patch_size)
+        start_tower(model.vpm, config.image_size // config.patch_size)
     if llm is not None:
         model.llm.load_state_dict(llm.state_dict())
     return model, MiniCPMVProcessor(image_processor_for(config), tokenizer)

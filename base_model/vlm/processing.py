@@ -21,7 +21,8 @@ VIDEO_TAG = "(<video>./</video>)"
 MAX_PACKAGE = 6
 """Most frames of one package (arXiv 2509.18154, section 2.2)."""
 
-_TAGS = re.compile(f"({re.escape(IMAGE_TAG)}|{re.escape(VIDEO_TAG)})")
+PLACES = re.compile(f"({re.escape(IMAGE_TAG)}|{re.escape(VIDEO_TAG)})")
+"""Splits a text into what stands between the places, and the places."""
 
 
 class PackedVideo(NamedTuple):
@@ -154,7 +155,7 @@ class MiniCPMVProcessor(ProcessorMixin):
         the result is that of the whole. Features go only where the processor put a place: the same words in the user's
         own text are text.
         """
-        pieces = _TAGS.split(text)
+        pieces = PLACES.split(text)
         _check_counts(pieces, images, videos)
         image_items, video_items = iter(enumerate(images)), iter(videos)
         ids: list[int] = list(self.tokenizer.encode("")) if add_special_tokens else []
@@ -190,11 +191,10 @@ class MiniCPMVProcessor(ProcessorMixin):
         return _Media(text, views, done["tgt_sizes"][0], [[NO_TIME]] * len(views))
 
     def _video(self, video: Any) -> _Media:
-        packages, times = _check_video(video)
-        done = self.image_processor.preprocess([[frame for package in packages for frame in package]], 1)
-        ticks = [[round(time * TICKS_PER_SECOND) for time in package] for package in times]
-        text = self.image_processor.get_video_placeholder(len(packages))
-        return _Media(text, done["pixel_values"][0], done["tgt_sizes"][0], ticks)
+        video = check_video(video)
+        done = self.image_processor.preprocess([[frame for package in video.packages for frame in package]], 1)
+        text = self.image_processor.get_video_placeholder(len(video.packages))
+        return _Media(text, done["pixel_values"][0], done["tgt_sizes"][0], ticks_of(video))
 
     def _bounds(self, block_ids: Sequence[int], offset: int) -> list[tuple[int, int]]:
         """Start and end of every block in a place; a block is as long as the image processor says."""
@@ -261,7 +261,13 @@ def _check_counts(pieces: Sequence[str], images: Sequence[Any], videos: Sequence
             )
 
 
-def _check_video(video: Any) -> PackedVideo:
+def ticks_of(video: PackedVideo) -> list[list[int]]:
+    """Temporal ids of every package's frames: the nearest tenth of a second."""
+    return [[round(time * TICKS_PER_SECOND) for time in package] for package in video.times]
+
+
+def check_video(video: Any) -> PackedVideo:
+    """The pair of packages and times that a video is; ValueError where it is none, or where the two do not match."""
     try:
         packages, times = video
         shape = [len(package) for package in packages]

@@ -82,6 +82,8 @@ def _head(config: BenchmarkConfig, model: Path) -> dict[str, Any]:
         "enforce_eager": config.enforce_eager,
         "peer_micro_batch": config.peer_micro_batch,
         "reference_tokens": config.reference_tokens,
+        "images": config.images,
+        "image_side": config.image_side,
         "machine": {"cpu": _cpu_name(), "cores": origin["cpus_usable"], "platform": origin["platform"]},
         "load_average_before": os.getloadavg()[0],
         "started": origin["started"],

@@ -1,4 +1,4 @@
-"""One library's process: `python -m recipes.benchmark.child tandem|probability|trl FD`.
+"""One library's process: `python -m recipes.benchmark.child tandem|probability|repeated|trl FD`.
 
 FD is one end of a socket pair inherited from the parent. The process ends when the parent closes its end, and is
 killed by the kernel when the parent dies.
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
         else:
             from recipes.benchmark import tandem_child
 
-            tandem_child.run(Session(connection), job, probability=library == "probability")
+            tandem_child.run(Session(connection), job, library)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return 0  # the parent is gone, and nobody asks for figures any more
     except Exception:  # whatever a library raises goes to the log, whose end the parent shows

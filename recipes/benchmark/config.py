@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recipes.models import SMOLLM2
 
@@ -31,12 +31,18 @@ class BenchmarkConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
-    peer: Literal["trl", "probability", "none"] = "trl"
-    """What to compare with: a library; Tandem itself with the probability reward added (what that costs); none."""
+    peer: Literal["trl", "probability", "repeated", "none"] = "trl"
+    """What to compare with: a library; Tandem itself with the probability reward added (what that costs), or with the
+    prompt and its images computed once per response (what sharing them saves); none."""
     model: str = SMOLLM2
     """Checkpoint folder, name on the Hugging Face hub, or `smollm2-135m-instruct`."""
     shapes: list[Shape] = Field([Shape(prompt=67, response=64), Shape(prompt=300, response=24)], min_length=1)
     """Lengths to measure, one after the other, each in fresh processes."""
+    images: int = Field(0, ge=0)
+    """Images of every prompt, beside its text; 0 = none. They need a vision-language model, and peer repeated or
+    none."""
+    image_side: int = Field(448, ge=14)
+    """Width and height of an image, in pixels."""
     prompts: int = Field(4, ge=1)
     """Prompts per step."""
     group_size: int = Field(8, ge=2)
@@ -62,6 +68,15 @@ class BenchmarkConfig(BaseModel):
     timeout_s: float = Field(900.0, gt=0)
     """Longest silence of a child, in seconds, before the benchmark gives up."""
 
+    @model_validator(mode="after")
+    def _images_need_tandem(self) -> Self:
+        if self.images and self.peer not in ("repeated", "none"):
+            raise ValueError(
+                f"images is {self.images} and peer {self.peer!r}, which is measured on text alone: set peer to "
+                "repeated or none"
+            )
+        return self
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
@@ -79,6 +94,8 @@ class Job:
     enforce_eager: bool
     peer_micro_batch: int
     reference_tokens: int
+    images: int = 0
+    image_side: int = 448
     work_dir: str
     """A folder that the parent removes afterwards."""
 
@@ -103,7 +120,9 @@ def context_length(model: Path, shapes: list[Shape]) -> int:
     Raises:
         ValueError: A shape does not fit the model.
     """
-    limit = json.loads((model / "config.json").read_text()).get("max_position_embeddings") or CONTEXT
+    config = json.loads((model / "config.json").read_text())
+    text = config.get("text_config") or {}
+    limit = config.get("max_position_embeddings") or text.get("max_position_embeddings") or CONTEXT
     for shape in shapes:
         if shape.prompt + shape.response > limit:
             raise ValueError(

@@ -39,6 +39,8 @@ def measure_shape(
             enforce_eager=config.enforce_eager,
             peer_micro_batch=config.peer_micro_batch,
             reference_tokens=config.reference_tokens,
+            images=config.images,
+            image_side=config.image_side,
             work_dir=stack.enter_context(tempfile.TemporaryDirectory(prefix="tandem-benchmark-")),
         )
         children = [stack.enter_context(Child(name, job, config.timeout_s)) for name in libraries(config)]
@@ -52,8 +54,13 @@ def measure_shape(
             records[child.library].append(record := _step(child))
             progress(child.library, "done", record)
     counted = {name: steps[config.warmup :] for name, steps in records.items()}
-    check_equal_work(counted, (job.batch * shape.prompt, job.batch * shape.response))
+    check_equal_work(counted, (_prompt_tokens(job, counted["tandem"]), job.batch * shape.response))
     return {**summarise(shape, counted["tandem"], counted.get(config.peer)), "processes": facts}
+
+
+def _prompt_tokens(job: Job, records: list[dict[str, Any]]) -> int:
+    """Of a step; with images, whose blocks and template come on top of the text, those that were counted."""
+    return int(records[0]["tokens"]["prompt"]) if job.images else job.batch * job.prompt
 
 
 def libraries(config: BenchmarkConfig) -> list[str]:

@@ -73,7 +73,7 @@ class TokenCount:
 
     def clear(self) -> None:
         """Start a new step."""
-        self.prompt = self.response = self.positions = 0
+        self.prompt = self.response = self.positions = self.views = 0
         self.digest = ""
 
     def forwarded(self, *, prompt: int, response: int, positions: int) -> None:
@@ -98,6 +98,7 @@ class TokenCount:
         return {
             "prompt": self.prompt,
             "response": self.response,
+            "views": self.views,  # of images, that the vision tower computed
             "positions": self.positions,
             "prompts_digest": self.digest,
         }

@@ -64,7 +64,9 @@ def _library(records: Sequence[Record], prefix: str) -> dict[str, Any]:
         for phase in PHASES
     }
     figures[prefix + "memory_gib"] = max(record["memory_gib"] for record in records)
-    figures[prefix + "tokens"] = {key: records[0]["tokens"][key] for key in ("prompt", "response", "positions")}
+    figures[prefix + "tokens"] = {
+        key: records[0]["tokens"].get(key, 0) for key in ("prompt", "response", "positions", "views")
+    }
     figures[prefix + "busy_elsewhere"] = median(record["busy_elsewhere"] for record in records)
     return figures
 

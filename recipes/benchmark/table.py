@@ -11,7 +11,7 @@ from rich.table import Table
 from recipes.benchmark.session import PHASES
 from recipes.benchmark.summary import noise
 
-NAMES = {"tandem": "Tandem", "trl": "TRL", "probability": "with it"}
+NAMES = {"tandem": "Tandem", "trl": "TRL", "probability": "with it", "repeated": "repeated"}
 _NOISY = 0.15
 _BUSY = 0.2
 

@@ -11,15 +11,18 @@ from typing import Any
 
 import torch
 
-from base_model.packed_lm import load_packed
+from base_model.checkpoints import load_processor
+from base_model.packed_lm import PackedCausalLM, load_packed
 from base_model.packing import PackedBatch
 from recipes.benchmark.config import Job
-from recipes.benchmark.session import PHASES, Session
-from recipes.benchmark.workload import make_prompts
+from recipes.benchmark.repeated import RepeatedLearner
+from recipes.benchmark.session import PHASES, Session, TokenCount
+from recipes.benchmark.workload import make_image, make_prompts
 from rewards import build
 from rl.config import LearnerConfig, TrainerConfig
-from rl.environment import Environment, PromptSlot
+from rl.environment import BarePrompt, Environment, PromptSlot
 from rl.learner import Learner
+from rl.prompts import Prompt
 from rl.run_directory import RunDirectory
 from rl.trainer import Trainer
 from rollouts.engine import EngineConfig, VLLMEngine
@@ -36,6 +39,8 @@ class _Row:
     messages: Sequence[Mapping[str, Any]]
     reference: Any = None
     columns: Mapping[str, Any] = field(default_factory=dict)
+    images: Sequence[Any] = ()
+    videos: Sequence[Any] = ()
 
 
 class _InOrder:
@@ -47,15 +52,22 @@ class _InOrder:
 
 
 class FixedLengths(Environment):
-    """Requests with the row's text alone as the prompt (no chat template) and responses of a forced length."""
+    """Requests with the row's text alone as the prompt (no chat template, unless there are images) and responses of a
+    forced length.
+    """
 
     def requests(self, step: int, slot: PromptSlot, count: int | None = None) -> list[Request]:
         """As in ``Environment``."""
         row = self.rows[self.order.row(slot.position)]
-        prompt_ids = tuple(self.tokenizer(row.messages[-1]["content"])["input_ids"])
+        prompt = (
+            self.prompts.prompt(row, slot.mode)
+            if row.images
+            else Prompt(tuple(self.tokenizer(row.messages[-1]["content"])["input_ids"]))
+        )
         return [
             Request(
-                prompt_ids=prompt_ids,
+                prompt_ids=prompt.ids,
+                media=prompt.media,
                 mode=slot.mode,
                 row=row.index,
                 sample=sample,
@@ -71,9 +83,9 @@ class FixedLengths(Environment):
         span = self._reference(slot)
         return replace(span, keep=max(0, len(rollout.response_ids) - len(span.tokens)))
 
-    def bare_prompt(self, slot: PromptSlot) -> tuple[tuple[int, ...], ReferenceSpan] | None:
+    def bare_prompt(self, slot: PromptSlot) -> BarePrompt | None:
         """As in ``Environment``, without a chat template."""
-        return self.requests(0, slot, 1)[0].prompt_ids, self._reference(slot)
+        return BarePrompt(self.requests(0, slot, 1)[0].prompt_ids, self._reference(slot), None)
 
     def _reference(self, slot: PromptSlot) -> ReferenceSpan:
         tokens = tuple(self.tokenizer(self.rows[self.order.row(slot.position)].reference)["input_ids"])
@@ -84,13 +96,27 @@ class _EnoughError(Exception):
     """The parent wants no more steps."""
 
 
-def run(session: Session, job: Job, *, probability: bool = False) -> None:
-    """Train until the parent stops asking for steps; with the probability reward beside the other one if asked to."""
-    config = EngineConfig(threads=job.threads, max_model_len=job.max_model_len, enforce_eager=job.enforce_eager)
-    directory = RunDirectory.create(Path(job.work_dir) / ("probability" if probability else "tandem"), {}, resume=False)
-    rewards = build(["recipes.benchmark.workload:even_share", *(["probability"] if probability else [])])
+def run(session: Session, job: Job, library: str = "tandem") -> None:
+    """Train until the parent stops asking for steps.
+
+    Args:
+        session: the conversation with the parent.
+        job: what to do.
+        library: tandem; probability = with the probability reward beside the other one; repeated = without a shared
+            prefix in the update.
+    """
+    config = EngineConfig(
+        threads=job.threads,
+        max_model_len=job.max_model_len,
+        enforce_eager=job.enforce_eager,
+        max_images=job.images,
+        max_videos=0,
+    )
+    directory = RunDirectory.create(Path(job.work_dir) / library, {}, resume=False)
+    rewards = build(["recipes.benchmark.workload:even_share", *(["probability"] if library == "probability" else [])])
+    kind = RepeatedLearner if library == "repeated" else Learner
     with directory, rewards, VLLMEngine(job.model, config) as engine:
-        trainer = _trainer(session, job, directory, rewards, engine)
+        trainer = _trainer(session, job, directory, rewards, engine, kind)
         engine.wait_ready()
         session.ready(threads=torch.get_num_threads(), precision=str(trainer.learner.dtype).removeprefix("torch."))
         if session.next_step():
@@ -100,34 +126,43 @@ def run(session: Session, job: Job, *, probability: bool = False) -> None:
                 return
 
 
-def _trainer(session: Session, job: Job, run: RunDirectory, rewards: Any, engine: VLLMEngine) -> Trainer:
+def _trainer(
+    session: Session, job: Job, run: RunDirectory, rewards: Any, engine: VLLMEngine, learner: type[Learner]
+) -> Trainer:
     packed = load_packed(job.model)
-    packed.register_forward_pre_hook(lambda _module, args: _count(session, args[0]))
+    count_work(session.tokens, packed)
+    processor = load_processor(job.model)
     # One step more than is asked for: the last one would write a checkpoint, which is not part of a step.
     steps = job.total_steps + 1
     return Trainer(
         config=TrainerConfig(steps=steps, prompts_per_step=job.prompts, save_every=0),
-        environment=_environment(job, steps, rewards, engine.tokenizer),
+        environment=_environment(job, steps, rewards, processor),
         engine=_Noting(session, engine),
-        learner=Learner(packed, LearnerConfig(precision=job.precision), total_steps=steps),
+        learner=learner(packed, LearnerConfig(precision=job.precision), total_steps=steps),
         run=run,
-        tokenizer=engine.tokenizer,
+        tokenizer=processor,
         on_step=lambda _step, metrics: _on_step(session, metrics),
     )
 
 
-def _environment(job: Job, steps: int, rewards: Any, tokenizer: Any) -> FixedLengths:
+def _environment(job: Job, steps: int, rewards: Any, processor: Any) -> FixedLengths:
+    tokenizer = getattr(processor, "tokenizer", processor)
     texts = make_prompts(tokenizer, job.prompt, job.prompts * steps)
     references = make_prompts(tokenizer, job.reference_tokens, len(texts), seed=1)
     return FixedLengths(
         rows=[
-            _Row(index=i, messages=[{"role": "user", "content": text}], reference=reference)
+            _Row(
+                index=i,
+                messages=[{"role": "user", "content": _content(text, job.images)}],
+                reference=reference,
+                images=[make_image(job.image_side, seed=i * job.images + n) for n in range(job.images)],
+            )
             for i, (text, reference) in enumerate(zip(texts, references, strict=True))
         ],
         order=_InOrder(),
         modes=ModeSampler(ModesConfig(mode="short", short=ShortMode(max_tokens=job.response)), seed=0),
         rewards=rewards,
-        tokenizer=tokenizer,
+        tokenizer=processor,
         sampling=Sampling(),
         group_size=job.group_size,
         seed=0,
@@ -150,8 +185,25 @@ class _Noting:
         return self._engine.generate(requests, on_progress, on_result)
 
 
-def _count(session: Session, batch: PackedBatch) -> None:
-    session.tokens.forwarded(
+def _content(text: str, images: int) -> Any:
+    """A user's message."""
+    return [*[{"type": "image"}] * images, {"type": "text", "text": text}] if images else text
+
+
+def count_work(count: TokenCount, packed: PackedCausalLM) -> None:
+    """Count the tokens and views of images of every forward pass from here on."""
+    packed.register_forward_pre_hook(lambda _module, args: _count(count, args[0]))
+    tower = getattr(packed.causal_lm, "vpm", None)
+    if tower is not None:
+        tower.register_forward_pre_hook(lambda _module, args: _count_views(count, args[0]))
+
+
+def _count_views(count: TokenCount, views: Sequence[Any]) -> None:
+    count.views += len(views)
+
+
+def _count(count: TokenCount, batch: PackedBatch) -> None:
+    count.forwarded(
         prompt=sum(group.prompt * len(group.responses) for group in batch.layout),
         response=len(batch.targets_T),
         positions=batch.input_ids.numel(),

@@ -115,6 +115,19 @@ def _prompt(tokenizer: Any, tokens: int, seed: str) -> str:
     )
 
 
+def make_image(side: int, seed: int) -> bytes:
+    """A square picture of random blocks of colour, as the content of a PNG file."""
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    blocks = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(blocks).resize((side, side), Image.Resampling.NEAREST).save(file, format="PNG")
+    return file.getvalue()
+
+
 @reward("even_share")
 def even_share(*, response_ids: Sequence[int]) -> float:
     """Share of even token ids: cheap, and different from response to response, so that every group is trained."""

@@ -99,7 +99,7 @@ class Item:
     """One rendered example, a pure function of (kind, seed, index, split, look)."""
 
     kind: str
-    """article, table, receipt, formulas, chart, scene or clip."""
+    """article, table, receipt, formulas, series, chart, scene, grid or clip."""
     seed: int
     index: int
     split: str

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count as numbers
 from random import Random
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -14,11 +14,16 @@ from recipes.render.chart import CHART
 from recipes.render.clip import CLIP
 from recipes.render.fonts import check_scripts
 from recipes.render.formulas import FORMULAS
+from recipes.render.grid import GRID
 from recipes.render.receipt import RECEIPT
 from recipes.render.records import DoesNotFit, Drawing, Form, Item, Look, Question, content_key, random_of
 from recipes.render.scene import SCENE
+from recipes.render.series import SERIES
 from recipes.render.table import TABLE
 from recipes.sources import RawRow, Split, question_split
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 KINDS = {
     "article": ARTICLE,
@@ -27,11 +32,17 @@ KINDS = {
     "formulas": FORMULAS,
     "chart": CHART,
     "scene": SCENE,
+    "grid": GRID,
+    "series": SERIES,
     "clip": CLIP,
 }
 SMALLEST_SIDE, LARGEST_SIDE = 112, 4096
+_REPEATS = 4
+"""Items made for each row wanted before the contents count as exhausted."""
 _ATTEMPTS = 2000
 """Random contents tried for one item; about one in five belongs to the evaluation split."""
+_QUESTIONS = 40
+"""Random questions tried for one content."""
 
 
 def render_item(
@@ -41,6 +52,7 @@ def render_item(
     split: Split = "train",
     look: Look | None = None,
     short_share: float = 0.5,
+    asked: Sequence[str] = (),
 ) -> Item:
     """Item `index` of a kind: always the same one for the same arguments, in any process.
 
@@ -53,9 +65,10 @@ def render_item(
         split: train or eval. No content is in both, whatever seeds, sizes and questions.
         look: Size of the images and scripts of the texts.
         short_share: Share of short answers among the questions that have a short one; the others want a sentence.
+        asked: What may be asked (`Question.kind`); nothing = anything.
 
     Raises:
-        ValueError: there is no such kind, or nothing of it fits images of this size.
+        ValueError: there is no such kind, or nothing of it fits images of this size and these questions.
     """
     if kind not in KINDS:
         raise ValueError(f"there is nothing to render of kind {kind!r}: choose among {', '.join(KINDS)}.")
@@ -67,16 +80,27 @@ def render_item(
             key = content_key(kind, KINDS[kind].content(scene))
             if question_split(key) == split:
                 drawing = KINDS[kind].draw(scene)
+                question = _question(kind, scene, rng, asked)
                 break
         except DoesNotFit:
             continue
     else:
         raise ValueError(
-            f"nothing of kind {kind!r} fits images of {look.side[0]} to {look.side[1]} pixels: allow larger ones."
+            f"nothing of kind {kind!r} fits images of {look.side[0]} to {look.side[1]} pixels"
+            + (f" with the questions {', '.join(asked)}: correct these, or" if asked else ":")
+            + " allow larger images."
         )
-    question = KINDS[kind].ask(scene, rng)
     place: dict[str, Any] = {"kind": kind, "seed": seed, "index": index, "split": split, "key": key, "scene": scene}
     return _item(place, drawing, question, _form(question, rng, short_share))
+
+
+def _question(kind: str, scene: Mapping[str, Any], rng: Random, asked: Sequence[str]) -> Question:
+    """A question of one of the kinds asked for. Raises DoesNotFit where the scene gives rise to none."""
+    for _ in range(_QUESTIONS):
+        question = KINDS[kind].ask(scene, rng)
+        if not asked or question.kind in asked:
+            return question
+    raise DoesNotFit
 
 
 def _form(question: Question, rng: Random, short_share: float) -> Form:
@@ -113,13 +137,16 @@ class RenderSource(BaseModel):
     kind: Literal["render"] = "render"
     """render: images and clips with exact ground truth."""
     mixture: dict[str, float] = Field(default_factory=lambda: dict.fromkeys(KINDS, 1.0), min_length=1)
-    """Share of each kind, relative to the others: article, table, receipt, formulas, chart, scene, clip."""
+    """Share of each kind, relative to the others: article, table, receipt, formulas, series, chart, scene,
+    grid, clip."""
     side: tuple[int, int] = (336, 672)
     """Smallest and largest length of an image's longer side, in pixels."""
     scripts: tuple[str, ...] = Field(default=("latin", "greek", "cyrillic"), min_length=1)
     """Scripts of running text: latin, greek, cyrillic, georgian, armenian; the first is the most frequent."""
     short_share: float = Field(default=0.5, ge=0, le=1)
     """Share of short answers among the questions that have one; the others want a full sentence."""
+    asked: tuple[str, ...] = ()
+    """What is asked, such as [count, exists]; the column `asked` names it. Nothing = anything."""
 
     @field_validator("mixture")
     @classmethod
@@ -158,7 +185,8 @@ class RenderSource(BaseModel):
         """Item `index` of the mixture; a pure function, so that a stream can go on anywhere and in many workers."""
         kinds, weights = zip(*self.mixture.items(), strict=True)
         kind = random_of("mixture", seed, split, index).choices(kinds, weights)[0]
-        return render_item(kind, seed, index, split, Look(side=self.side, scripts=self.scripts), self.short_share)
+        look = Look(side=self.side, scripts=self.scripts)
+        return render_item(kind, seed, index, split, look, self.short_share, self.asked)
 
     def items(self, split: Split, seed: int, start: int = 0, step: int = 1) -> Iterator[Item]:
         """Items `start`, `start + step`, ... without end; worker w of n takes start=w, step=n."""
@@ -166,23 +194,44 @@ class RenderSource(BaseModel):
             yield self.item(split, seed, index)
 
     def rows(self, split: Split, seed: int, count: int) -> Iterator[RawRow]:
-        """The first `count` items as mappings: prompt (messages), reference, solution, images, videos and more."""
-        for index in range(count):
+        """A stream of at most about `count` rows as mappings: prompt (messages), reference, solution, images, videos
+        and more; images are PNG files in memory. Contents that were asked the same before are left out; ends when
+        hardly any others come."""
+        seen: set[tuple[str, str]] = set()
+        for index in range(_REPEATS * (count + 50)):
             item = self.item(split, seed, index)
-            yield RawRow(values=row_values(item), place=f"rendered {item.kind}, {split} item {index}")
+            key = (item.key, item.messages[0]["content"][1]["text"])
+            if key not in seen:
+                seen.add(key)
+                yield RawRow(values=row_values(item, png), place=f"rendered {item.kind}, {split} item {index}")
 
 
-def row_values(item: Item) -> dict[str, Any]:
-    """An item as columns. An image item has one PIL image in `images`; a clip has one mapping in `videos` with its
-    frames (PIL images) and times (s)."""
-    clip = [{"frames": list(item.images), "times": list(item.times)}] if item.times else []
+def row_values(item: Item, keep: Callable[[Image], Any] = lambda image: image) -> dict[str, Any]:
+    """An item as columns. An image item has one image in `images`; a clip has one mapping in `videos` with its frames
+    and times (s).
+
+    Args:
+        item: The item.
+        keep: What is made of each PIL image, such as `png`.
+    """
+    images = [keep(image) for image in item.images]
+    clip = [{"frames": images, "times": list(item.times)}] if item.times else []
     return {
         "prompt": [dict(message) for message in item.messages],
         "reference": item.reference,
         "solution": item.solution,
-        "images": [] if item.times else list(item.images),
+        "images": [] if item.times else images,
         "videos": clip,
         "kind": item.kind,
         "form": item.form,
         "asked": item.asked.kind,
     }
+
+
+def png(image: Image) -> bytes:
+    """The image as the content of a PNG file, about a tenth of its pixels' memory."""
+    from io import BytesIO
+
+    file = BytesIO()
+    image.save(file, format="PNG", compress_level=1)
+    return file.getvalue()

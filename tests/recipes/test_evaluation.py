@@ -1,21 +1,30 @@
 """Figures of an evaluation against hand-computed values and independent references."""
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import rewards
+from recipes.evaluate import figures
 from recipes.evaluation import (
     EvaluationConfig,
     accuracy_interval,
+    check_breakdown,
     check_evaluation,
+    evaluate_policy,
     pass_at_k,
     summarise,
     wilson_interval,
 )
+from recipes.tasks import Row
 from rewards import Score
-from rollouts.records import Rollout, Status
+from rl.config import ReferenceConfig
+from rollouts.modes import ModesConfig
+from rollouts.records import Request, Rollout, Status
+from tests.tiny import make_tiny_tokenizer
 
 
 def test_wilson_interval_equals_published_values() -> None:
@@ -86,3 +95,68 @@ def test_summary_by_hand() -> None:
 def test_impossible_evaluations_are_refused(config: EvaluationConfig, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_evaluation(config, ["accuracy"])
+
+
+class ParrotEngine:
+    """Answers every row with `5`, and every third row of long mode with nothing."""
+
+    version = 0
+
+    def generate(self, requests: list[Request], on_progress: Any = None, on_result: Any = None) -> list[Rollout]:
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Request) -> Rollout:
+        text = "" if request.mode.thinks and request.row % 3 == 0 else "5"
+        return Rollout(
+            row=request.row,
+            sample=request.sample,
+            mode=request.mode.name,
+            prompt_ids=request.prompt_ids,
+            response_ids=(1,),
+            logprobs=(0.0,),
+            response=text,
+            thinking=None,
+            answer=text,
+            answer_start=0,
+            status=Status.FINISHED,
+            policy_version=0,
+        )
+
+
+def test_breakdown_by_a_column_by_hand() -> None:
+    """Nine rows, three of a kind; rows 0, 3, 6 are sums whose answer is 5, and row 1 is a count whose answer is 5."""
+    rows = [
+        Row(
+            index=i,
+            messages=({"role": "user", "content": "?"},),
+            reference="5" if i in (0, 1, 3, 6) else "7",
+            columns={"asked": ("sum", "count", 12)[i % 3]},
+        )
+        for i in range(9)
+    ]
+    with rewards.build([{"name": "accuracy"}], {"asked"}) as reward_set:
+        summary, records = evaluate_policy(
+            engine=ParrotEngine(),  # type: ignore[arg-type]
+            tokenizer=make_tiny_tokenizer(),
+            rows=rows,
+            modes=ModesConfig(),
+            rewards=reward_set,
+            config=EvaluationConfig(by="asked"),
+            reference=ReferenceConfig(),
+        )
+    assert len(records) == 18
+    short, long = summary["short"]["by"], summary["long"]["by"]
+    assert {value: part["n"] for value, part in short.items()} == {"12": 3, "count": 3, "sum": 3}
+    assert [short[value]["accuracy"] for value in ("12", "count", "sum")] == pytest.approx([0, 1 / 3, 1])
+    assert [long[value]["accuracy"] for value in ("12", "count", "sum")] == pytest.approx([0, 1 / 3, 0])
+    assert (short["sum"]["ci_low"], short["sum"]["ci_high"]) == pytest.approx(wilson_interval(3, 3))
+    assert summary["short"]["accuracy"] == pytest.approx(4 / 9)
+    assert [line.split(":")[0].strip() for line in figures(summary)][:3] == ["short", "short, 12", "short, count"]
+
+
+def test_a_breakdown_by_an_absent_column_is_refused() -> None:
+    row = Row(index=4, messages=(), columns={"kind": "scene"})
+    check_breakdown(EvaluationConfig(by="kind"), [row])
+    check_breakdown(EvaluationConfig(), [row])
+    with pytest.raises(ValueError, match=r"'asked'.*row 4.*\(kind\)"):
+        check_breakdown(EvaluationConfig(by="asked"), [row])

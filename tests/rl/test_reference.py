@@ -11,6 +11,7 @@ from base_model.packed_lm import load_packed
 from base_model.packing import TokenGroup
 from rewards.probability import probability
 from rl.config import LearnerConfig
+from rl.environment import BarePrompt
 from rl.learner import Learner, TrainGroup
 from rl.reference import BaselineCache, _prompt_probs, branches_of, scored_probs
 from rollouts.modes import LongMode, Mode, ShortMode
@@ -70,7 +71,7 @@ def test_reward_equals_the_formula_over_float64_logits(model_path: Path, mode: M
     )
     bare_span = prompt_span(tokenizer, prompt_ids=bare, reference=reference)
     found = iter(learner.branch_logprobs([group])[0])
-    baseline = _prompt_probs(learner.branch_logprobs, [None, (bare, bare_span)])[1]
+    baseline = _prompt_probs(learner.branch_logprobs, [None, BarePrompt(bare, bare_span)])[1]
     before = mean_probability(model, list(bare), list(bare_span.tokens), list(bare_span.scored), 0.8)
     assert sum(span is None for span in spans) == (2 if mode.thinks else 1)
     for ids, span in zip(responses, spans, strict=True):

@@ -96,7 +96,7 @@ class FakeTokenizer:
 
 
 def environment(rewards, monkeypatch):
-    monkeypatch.setattr("rl.environment.render_prompt", lambda tokenizer, messages, mode: (1, 2, 3))
+    monkeypatch.setattr("rl.prompts.render_text", lambda tokenizer, messages, mode: "prompt")
     return Environment(
         rows=ROWS,
         order=EpochOrder(len(ROWS), 0),
@@ -309,13 +309,13 @@ def test_an_evaluation_streams_too_and_counts_missing_answers_as_neither_right_n
             raise ConnectionError("down")
         return float("0" in response[-1])
 
-    monkeypatch.setattr("recipes.evaluation.render_prompt", lambda tokenizer, messages, mode: (1, 2, 3))
+    monkeypatch.setattr("rl.prompts.render_text", lambda tokenizer, messages, mode: "prompt")
     policy = Policy(on_error="missing", max_missing=0.5)
     with RewardSet([make(accuracy, label="accuracy", fields=FIELDS, policy=policy)]) as rewards:
         engine = FakeEngine()
         summary, lines = evaluate_policy(
             engine=engine,
-            tokenizer=None,
+            tokenizer=FakeTokenizer(),
             rows=ROWS[:2],
             modes=MODES,
             rewards=rewards,

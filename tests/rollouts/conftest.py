@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from rollouts import EngineConfig, LongMode, Mode, Request, Rollout, Sampling, ShortMode, VLLMEngine, request_seed
 from tests.tiny import make_tiny_model
+
+if TYPE_CHECKING:
+    from tests.rollouts.vision import Served
 
 CONFIG = EngineConfig(dtype="float32", max_model_len=192, max_num_seqs=16, kv_cache_gib=0.25, threads=1)
 SHORT, LONG = ShortMode(max_tokens=12), LongMode(max_tokens=40)
@@ -34,6 +37,16 @@ def engine(session_engine: VLLMEngine, tiny: Path) -> VLLMEngine:
     if session_engine.version != 0:
         session_engine.load_weights(model_of(tiny).named_parameters(), 0)
     return session_engine
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A tiny vision-language model and an engine on it, which the tests of one session share."""
+    from tests.rollouts.vision import Served
+
+    served = Served(tmp_path_factory.mktemp("vision"))
+    with served.engine:
+        yield served
 
 
 def model_of(path: Path) -> Any:

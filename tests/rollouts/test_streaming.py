@@ -60,6 +60,7 @@ def serve(order, *messages):
     worker._connection = SimpleNamespace(send=sent.append, recv=receive)
     worker._engine = FakeVLLM(order)
     worker._calls = 0
+    worker._most_requests = 16
     worker.serve()
     return [message for message in sent if message[0] not in ("ready", "progress")]
 
@@ -69,7 +70,7 @@ def _no_vllm(monkeypatch):
     monkeypatch.setattr(rollouts.worker, "_sampling_params", lambda request: request)
 
 
-REQUESTS = [SimpleNamespace(prompt_ids=(1,), max_tokens=budget) for budget in (5, 9, 7)]
+REQUESTS = [SimpleNamespace(prompt_ids=(1,), max_tokens=budget, media=None) for budget in (5, 9, 7)]
 
 
 @pytest.mark.usefixtures("_no_vllm")

@@ -4,7 +4,7 @@ from functools import cache
 
 from recipes.render import Item, Look, render_item
 
-PAGES = ("article", "table", "receipt", "formulas")
+PAGES = ("article", "table", "receipt", "formulas", "series")
 SMALL, USUAL = Look(side=(112, 160)), Look(side=(200, 420))
 QUESTIONS = {"chart": 48, "formulas": 40}
 MANY = {"chart": 14, "clip": 16}

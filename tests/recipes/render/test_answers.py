@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from string import ascii_uppercase
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ def blocks_of(item: Item) -> str:
     return "\n".join(" ".join(groups[group]) for group in sorted(groups))
 
 
-@answer("article.transcribe", "receipt.transcribe")
+@answer("article.transcribe", "receipt.transcribe", "series.transcribe")
 def transcribe(item: Item) -> str:
     return blocks_of(item)
 
@@ -377,6 +378,96 @@ def caption(item: Item) -> str:
     return item.asked.answer
 
 
+# ---- series: from the regions alone ----
+
+
+def _lines(item: Item) -> list[str]:
+    return [region.text for region in sorted(item.regions, key=lambda region: region.box[1])]
+
+
+@answer("series.place")
+def series_place(item: Item) -> str:
+    return _lines(item)[item.asked.args["at"]]
+
+
+@answer("series.next")
+def series_next(item: Item) -> str:
+    """Numbers by their difference, names by their distance around the circle."""
+    first, second, *_, last = _lines(item)
+    if first.isdigit():
+        return str(int(last) + int(second) - int(first))
+    circles = (
+        "Mon Tue Wed Thu Fri Sat Sun",
+        "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec",
+        " ".join(ascii_uppercase),
+    )
+    names = next(circle.split() for circle in circles if first in circle.split())
+    return names[(names.index(last) + names.index(second) - names.index(first)) % len(names)]
+
+
+# ---- grids: places from the boxes ----
+
+
+def place_of(item: Item, region: Any) -> str:
+    """The name of the cell that a region's middle is in."""
+    side, cells = item.images[0].size[0], item.scene["cells"]
+    column, row = ((region.box[axis] + region.box[axis + 2]) / 2 // (side / cells) for axis in (0, 1))
+    down = {0: "top", cells - 1: "bottom"}.get(int(row), "")
+    across = {0: "left", cells - 1: "right"}.get(int(column), "")
+    return f"{down} {across}".strip() or "middle"
+
+
+def found_at(item: Item) -> list[tuple[str, str]]:
+    """(place, colour and shape) of every object, row by row as drawn."""
+    return [(place_of(item, region), region.text) for region in item.regions]
+
+
+@answer("grid.exists")
+def grid_exists(item: Item) -> str:
+    return "yes" if seen(item, item.asked.args) else "no"
+
+
+@answer("grid.count", "grid.count_shape")
+def grid_count(item: Item) -> str:
+    return str(len(seen(item, item.asked.args)))
+
+
+@answer("grid.colour_at")
+def colour_at(item: Item) -> str:
+    return dict(found_at(item))[item.asked.args["place"]].split()[0]
+
+
+@answer("grid.shape_at")
+def shape_at(item: Item) -> str:
+    return dict(found_at(item))[item.asked.args["place"]].split()[1]
+
+
+@answer("grid.where")
+def where(item: Item) -> str:
+    (place,) = [place for place, text in found_at(item) if item.asked.args["colour"] == text.split()[0]]
+    return place
+
+
+@answer("grid.more")
+def grid_more(item: Item) -> str:
+    first, second = (len(seen(item, {"": item.asked.args[name]})) for name in ("first", "second"))
+    return "yes" if first > second else "no"
+
+
+@answer("grid.most")
+def most(item: Item) -> str:
+    colours = [region.text.split()[0] for region in item.regions]
+    (colour,) = [
+        name for name in set(colours) if all(colours.count(name) > colours.count(o) for o in {*colours} - {name})
+    ]
+    return colour
+
+
+@answer("grid.caption")
+def grid_caption(item: Item) -> str:
+    return "I see: " + ", ".join(f"{place} {text}" for place, text in found_at(item)) + "."
+
+
 # ---- clips: from the boxes in each frame ----
 
 
@@ -540,7 +631,7 @@ def test_sums_in_worked_solutions_are_right(kind: str) -> None:
     assert seen_sums
 
 
-@pytest.mark.parametrize("kind", ["scene", "clip", "chart"])
+@pytest.mark.parametrize("kind", ["scene", "grid", "clip", "chart"])
 def test_yes_and_no_are_about_as_frequent(kind: str) -> None:
     """A model that looks at nothing should gain little; descriptions alone, without drawing."""
     answers: dict[str, list[str]] = {}

@@ -197,7 +197,7 @@ def test_slices_of_a_pie_have_their_shares() -> None:
     assert seen
 
 
-@pytest.mark.parametrize("kind", ["scene", "clip"])
+@pytest.mark.parametrize("kind", ["scene", "grid", "clip"])
 def test_boxes_of_objects_hold_their_ink_and_nothing_else(kind: str) -> None:
     for item in items(kind):
         for frame, image in enumerate(item.images):
@@ -205,7 +205,7 @@ def test_boxes_of_objects_hold_their_ink_and_nothing_else(kind: str) -> None:
             check_boxes(image, empty, [region for region in item.regions if region.frame == frame])
 
 
-@pytest.mark.parametrize("kind", ["scene", "clip"])
+@pytest.mark.parametrize("kind", ["scene", "grid", "clip"])
 def test_objects_have_their_colour_and_shape(kind: str) -> None:
     """The colour fills the part of the box that the shape fills."""
     fill = {"circle": 0.785, "square": 1.0, "triangle": 0.5, "diamond": 0.5, "ring": 0.589, "cross": 0.538}

@@ -136,7 +136,7 @@ def test_short_share() -> None:
 
 def test_rows_of_the_source() -> None:
     source = RenderSource(mixture={"scene": 1, "clip": 1}, side=(112, 120))
-    rows = [row.values for row in source.rows("eval", 0, 8)]
+    rows = [row.values for row in islice(source.rows("eval", 0, 8), 8)]
     assert len(rows) == 8
     for row in rows:
         media = row["prompt"][0]["content"][0]["type"]
@@ -261,3 +261,14 @@ def test_the_command_line() -> None:
     )
     assert refused.returncode == 2
     assert "no font of matplotlib can write the script 'han'" in refused.stderr
+
+
+def test_only_what_is_asked_for_is_asked() -> None:
+    source = RenderSource(mixture={"grid": 1, "scene": 1}, side=(112, 120), asked=("count", "where"))
+    asked = Counter((item.kind, item.asked.kind) for item in islice(source.items("train", 0), 120))
+    assert set(asked) == {("grid", "count"), ("grid", "where"), ("scene", "count")}
+
+
+def test_a_question_that_no_kind_has_is_refused() -> None:
+    with pytest.raises(ValueError, match="with the questions wehre: correct these"):
+        RenderSource(mixture={"grid": 1}, side=(112, 120), asked=("wehre",)).item("train", 0, 0)

@@ -1,0 +1,147 @@
+"""Rendered samples: questions with answers, captions, reading, corrupted pages and plain text, without end.
+
+Sample n is a pure function of (seed, n) and the settings. Whatever the task, a content belongs to one split, so that
+nothing trained on in one task is evaluated on in another.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from base_model.corruption_settings import CorruptionSettings
+from recipes.render.captions import caption
+from recipes.render.records import Item, Region, random_of
+from recipes.render.source import KINDS, RenderSource
+from recipes.samples.media import Opening
+from recipes.samples.pages import PAGE_KINDS, PageQuestions, page_sample, read_sample, transcript
+from recipes.samples.prompts import CAPTION_PROMPTS, CLIP_PROMPTS, READ_PROMPTS
+from recipes.samples.sample import Sample, asked, turns
+from recipes.sources import Split
+
+Task = Literal["qa", "caption", "ocr", "document", "text"]
+_ANOTHER = 2**40
+"""Distance of the items that stand in for one another."""
+
+
+class RenderedSamples(BaseModel):
+    """Samples from the renderer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    kind: Literal["rendered"] = "rendered"
+    """rendered: samples with exact ground truth, made on the fly."""
+    task: Task = "qa"
+    """qa: a question, its answer and the reasoning that leads to it; caption: all that is shown in words; ocr: the
+    text of a page or of one region; document: the original text of regions, some of them corrupted; text: pages as
+    text, without an image."""
+    render: RenderSource = RenderSource()
+    """Mixture of kinds, sizes, scripts and forms of answers; ocr, document and text take the kinds with text alone
+    (article, table, receipt, formulas, series)."""
+    region_share: float = Field(0.5, ge=0, le=1)
+    """ocr: share of the samples that read one region; the others read the whole page."""
+    questions: PageQuestions = PageQuestions()
+    """ocr, document: how regions are asked for."""
+    corruption: CorruptionSettings | None = CorruptionSettings()
+    """document: which regions are chosen, and how they are corrupted; null = the control, which chooses and asks for
+    the same regions as the default settings do and leaves all pixels as they are."""
+
+    @model_validator(mode="after")
+    def _has_text(self) -> RenderedSamples:
+        if self.task in ("ocr", "document", "text") and not self._kinds():
+            raise ValueError(
+                f"task {self.task!r} needs pages with text, and the mixture has none: give one of "
+                f"{', '.join(PAGE_KINDS)} a weight"
+            )
+        return self
+
+    def _kinds(self) -> dict[str, float]:
+        """The kinds that the task can use, with their weights."""
+        usable = KINDS if self.task in ("qa", "caption") else PAGE_KINDS
+        return {kind: weight for kind, weight in self.render.mixture.items() if weight and kind in usable}
+
+    def describe(self) -> str:
+        return f"rendered {self.task} ({', '.join(self._kinds())})"
+
+    def has(self, split: Split) -> bool:
+        """Whether there are samples of this split."""
+        return True
+
+    def open(self, opening: Opening) -> OpenRendered:
+        """The stream of a split. Nothing is rendered before a sample is asked for."""
+        return OpenRendered(self, opening)
+
+
+class OpenRendered:
+    """Samples of one split by position."""
+
+    def __init__(self, config: RenderedSamples, opening: Opening) -> None:
+        self.config, self.opening = config, opening
+        self._source = config.render.model_copy(update={"mixture": config._kinds()})
+
+    def sample(self, position: int, attempt: int = 0) -> Sample:
+        """Sample `position`; further attempts give others in its place."""
+        index = position + attempt * _ANOTHER
+        item = self._source.item(self.opening.split, self.opening.seed, index)
+        rng = random_of("rendered sample", self.config.task, self.opening.seed, self.opening.split, index)
+        maker = {"qa": self._qa, "caption": self._caption, "ocr": self._ocr, "document": self._document}
+        return maker.get(self.config.task, self._text)(item, rng)
+
+    def take_duplicates(self) -> int:
+        """Nothing is left out."""
+        return 0
+
+    def _media(self, item: Item) -> dict[str, Any]:
+        """The item's image, or its clip in packages: of random rate and size in training."""
+        if item.times is None:
+            return {"images": item.images}
+        from base_model.vlm.media import open_video
+
+        settings = self.opening.clip(f"rendered/{item.index}")
+        return {"videos": (open_video({"frames": item.images, "times": item.times}, settings),)}
+
+    def _qa(self, item: Item, rng: Random) -> Sample:
+        messages = (*item.messages, turns("", item.reference, item.solution)[1])
+        return Sample(messages=messages, **self._media(item), task="qa", place=_place(item))
+
+    def _caption(self, item: Item, rng: Random) -> Sample:
+        media, prompts = ("image", CAPTION_PROMPTS) if item.times is None else ("video", CLIP_PROMPTS)
+        messages = turns(asked(media, rng.choice(prompts)), caption(item))
+        return Sample(messages=messages, **self._media(item), task="caption", place=_place(item))
+
+    def _ocr(self, item: Item, rng: Random) -> Sample:
+        if rng.random() < self.config.region_share:
+            return read_sample(item.images[0], _words(item), self.config.questions, rng, place=_place(item))
+        messages = turns(asked("image", rng.choice(READ_PROMPTS)), transcript(item.regions))
+        return Sample(messages=messages, images=item.images, task="ocr", place=_place(item))
+
+    def _document(self, item: Item, rng: Random) -> Sample:
+        return page_sample(
+            item.images[0],
+            _words(item),
+            self.config.corruption,
+            self.config.questions,
+            seed=self.opening.seed,
+            sample=f"{item.kind}/{item.split}/{item.index}",
+            place=_place(item),
+        )
+
+    def _text(self, item: Item, rng: Random) -> Sample:
+        """Half of the time the question about a page that is given as text, else the page itself."""
+        page = transcript(item.regions)
+        if rng.random() < 0.5:
+            return Sample(document=({"type": "text", "text": page},), task="text", place=_place(item))
+        question = item.messages[0]["content"][-1]["text"]
+        messages = turns(f"{page}\n\n{question}", item.reference, item.solution)
+        return Sample(messages=messages, task="text", place=_place(item))
+
+
+def _words(item: Item) -> list[Region]:
+    """The regions worth asking for: not the numbers beside formulas."""
+    return [region for region in item.regions if region.kind != "label"]
+
+
+def _place(item: Item) -> str:
+    return f"rendered {item.kind}, {item.split} item {item.index}"
