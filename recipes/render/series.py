@@ -22,6 +22,12 @@ LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 RULES = ("numbers", "days", "months", "letters", "unordered")
 """Kinds of series; unordered are letters that follow no rule."""
 LARGEST = 99
+_STEPS = {
+    "numbers": (-10, -5, -3, -2, -1, 1, 2, 3, 5, 10),
+    "letters": (-5, -4, -3, -2, -1, 1, 2, 3, 4, 5),
+    "days": (-2, -1, 1, 2),
+    "months": (-3, -2, -1, 1, 2, 3),
+}
 ENTRIES, COLUMNS = 4, 2
 """Entries of a page, and how many stand side by side."""
 
@@ -33,7 +39,7 @@ def plan(rng: Random, look: Look) -> dict[str, Any]:
     entries, cell = facts["entries"], (page.size[0] - page.margin) // COLUMNS
     page.leading, rows = 1.0, -(-len(entries) // COLUMNS)
     px = next(px for px in range(page.size[1] // rows, 0, -1) if _fits(page, entries, px, cell, rows))
-    top = rng.randint(0, page.size[1] - page.line(px) * rows)
+    top = (page.size[1] - page.line(px) * rows) // 2
     for row in range(rows):
         group = page.group()
         for column, text in enumerate(entries[row * COLUMNS : (row + 1) * COLUMNS]):
@@ -51,7 +57,7 @@ def _facts(rng: Random, rule: str) -> dict[str, Any]:
     """The rule with its numbers, and the entries as they stand on the page."""
     if rule == "unordered":
         return {"rule": rule, "entries": [rng.choice(LETTERS) for _ in range(ENTRIES)]}
-    step = rng.choice((-2, -1, 1, 1, 1, 2)) if rule != "numbers" else rng.choice((-5, -3, -2, -1, 1, 1, 2, 3, 5, 10))
+    step = rng.choice(_STEPS[rule])
     if rule != "numbers":
         start = rng.randrange(len(_NAMES[rule]))
     else:
