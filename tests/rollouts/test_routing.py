@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollouts.routing import SLACK, Item, LengthPredictor, round_robin, route
+from rollouts.routing import PREFILL_COST, SLACK, Item, LengthPredictor, round_robin, route
 
 items_ = st.lists(
     st.builds(
@@ -17,7 +17,7 @@ items_ = st.lists(
 )
 
 
-def load(items, indices, prefill_cost=0.1):
+def load(items, indices, prefill_cost=PREFILL_COST):
     prompts = {items[i].group: items[i].prompt_tokens for i in indices}
     return sum(items[i].response_tokens for i in indices) + prefill_cost * sum(prompts.values())
 
@@ -39,13 +39,16 @@ def test_no_worker_is_loaded_above_the_mean_and_one_piece(items, workers):
     longest = max((item.response_tokens for item in items), default=0.0)
     pieces = sum(len({items[i].group for i in indices}) for indices in routes)
     splits = pieces - len({item.group for item in items})
-    prompts = 5.0 * splits / workers  # a split group's prompt is read once more: the mean rises by that
-    assert all(load(items, indices) <= (mean + prompts) * (1 + SLACK) + longest + 5.0 + 1e-6 for indices in routes)
+    prompts = 50 * PREFILL_COST * splits / workers  # a split group's prompt is read once more: the mean rises by that
+    assert all(
+        load(items, indices) <= (mean + prompts) * (1 + SLACK) + longest + 50 * PREFILL_COST + 1e-6
+        for indices in routes
+    )
 
 
 @given(st.integers(1, 6), st.integers(1, 5), st.integers(2, 8))
-def test_equal_groups_stay_whole(per_worker, workers, size):
-    items = [Item(g, 40, 100.0) for g in range(per_worker * workers) for _ in range(size)]
+def test_equal_groups_stay_whole_when_their_prompts_are_long(per_worker, workers, size):
+    items = [Item(g, 4000, 100.0) for g in range(per_worker * workers) for _ in range(size)]
     routes = route(items, workers)
     assert all(len(indices) == per_worker * size for indices in routes)
     assert all(len({items[i].group for i in indices}) == per_worker for indices in routes)
@@ -63,10 +66,20 @@ def test_one_long_group_gets_a_worker_of_its_own():
 
 
 def test_the_groups_of_both_modes_are_spread():
-    items = [Item(row, 60, 1000.0 if row % 2 else 100.0) for row in range(8) for _ in range(4)]
+    items = [Item(row, 2000, 1000.0 if row % 2 else 100.0) for row in range(8) for _ in range(4)]
     for indices in route(items, 4):
         assert len({items[i].group for i in indices}) == 2
         assert {items[i].response_tokens for i in indices} == {100.0, 1000.0}
+
+
+def test_few_large_groups_are_spread_so_that_one_hard_prompt_slows_nobody_alone():
+    items = [Item(row, 40, 1000.0) for row in range(4) for _ in range(8)]
+    assert [len({items[i].group for i in indices}) for indices in route(items, 2)] == [4, 4]
+
+
+def test_the_example():
+    items = [Item("a", 120, 100), Item("a", 120, 100), Item("b", 120, 200)]
+    assert route(items, 2) == [[0, 1], [2]]
 
 
 def test_without_requests_and_without_workers():
