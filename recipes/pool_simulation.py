@@ -275,7 +275,8 @@ def draw_balance(records: Sequence[dict[str, Any]], path: Path) -> None:
             right.plot(workers, [r["seconds"] / r["ideal_seconds"] for r in mine], color=colour, marker="o", label=name)
         _label(left, "time of the last worker / mean worker")
         _label(right, "time of the step / ideal")
-        left.legend(frameon=False)
+        handles, names = left.get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper center", ncols=4, frameon=False)
         figure.savefig(out, format="png", bbox_inches="tight")
 
 

@@ -7,10 +7,10 @@
     load_weights -> one image in shared memory, read by all of them
 
 A worker that dies, runs out of memory or is silent for `hang_s` is replaced, and what it has not finished goes to those
-that are idle, its successor among them. Every response has its own seed, so it is the same wherever it is generated, but
-for the last bits of its log-probabilities: these depend on how many responses a worker computes at the same time. Who
-answers what is a pure function of the requests and of the mean lengths seen so far, so without a death the same calls
-give the same bits.
+that are idle, its successor among them. Every response has its own seed, so it is the same wherever it is generated,
+but for the last bits of its log-probabilities: these may depend on how many responses a worker computes at the same
+time. Who answers what is a pure function of the requests and of the mean lengths seen so far, so without a death the
+same calls give the same bits.
 """
 
 from __future__ import annotations
@@ -114,15 +114,10 @@ class EnginePool(VLLMEngine):
         self.lengths.observe(seen)
         return rollouts
 
-    def score(
-        self,
-        prefixes: Sequence[Sequence[int]],
-        continuations: Sequence[Sequence[int]],
-        on_progress: Progress | None = None,
-    ) -> list[list[float]]:
+    def score(self, *args: Any, **kwargs: Any) -> list[list[float]]:
         """Log-probabilities of continuations; see `VLLMEngine.score`."""
         with self._one_call():
-            return super().score(prefixes, continuations, on_progress)
+            return super().score(*args, **kwargs)
 
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Replaces all weights in all workers; see `VLLMEngine.load_weights`.
@@ -180,7 +175,7 @@ class EnginePool(VLLMEngine):
     def _items(self, name: str, wire: Sequence[Any]) -> list[Item]:
         """What the router is told of requests to generate, or of texts to score."""
         if name == "score":
-            return [Item(index, len(ids), 1.0) for index, (ids, _) in enumerate(wire)]
+            return [Item(index, len(text[0]), 1.0) for index, text in enumerate(wire)]
         return [
             Item(request.prompt_ids, len(request.prompt_ids), min(expected, request.max_tokens))
             for request, expected in zip(wire, self._expected, strict=True)

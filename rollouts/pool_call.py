@@ -76,6 +76,8 @@ class Call:
         Raises:
             EngineError: A worker reported a failure of its own, or too many died.
         """
+        while not self._team.events.empty():  # replacements that have become ready since the last call
+            self.take(self._team.events.get())
         hosts = self._hosts_to_plan_for()
         for host, indices in zip(hosts, self._route(range(len(self._wire)), len(hosts)), strict=True):
             self._plan[host] = indices
@@ -179,7 +181,8 @@ class Call:
         deaths = max(self._deaths[host.place], *(self._attempts[index] for index in lost), 0)
         if deaths > limit:
             host.job = []  # it is replaced with the others that are at work
-            raise EngineError(f"{deaths} workers died in one call, the last one thus: {error}") from error
+            dead = f"{deaths} workers" if deaths > 1 else "1 worker"
+            raise EngineError(f"{dead} died in one call, the last one thus: {error}") from error
         self._running.pop(host, None)
         self._orphans += lost + planned
         logger.warning(

@@ -70,9 +70,7 @@ class ProcessStarter:
         environment = worker_environment(self._config.threads_per_worker(), self._config.enforce_eager)
         if self._devices:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.devices_of(place))
-        return ProcessLink(
-            self._config.vllm_arguments(self._model_path), environment, log_of(self._log_path, place)
-        )
+        return ProcessLink(self._config.vllm_arguments(self._model_path), environment, log_of(self._log_path, place))
 
     def devices_of(self, place: int) -> list[str]:
         """GPUs of one worker; more workers than GPUs share them in turn."""

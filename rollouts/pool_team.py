@@ -46,6 +46,8 @@ class Team:
         self._starter = starter
         self._deaths: dict[Host, tuple[float, str, int]] = {}
         """Moment, reason and number of moved requests of the death that each replacement is there for."""
+        self._leaving: list[Host] = []
+        """Replaced hosts that may still be ending their workers."""
         self.hosts = [self._new_host(place) for place in range(config.workers)]
 
     def _new_host(self, place: int) -> Host:
@@ -74,6 +76,7 @@ class Team:
     def replace(self, host: Host, reason: str, moved: int) -> None:
         """Ends a worker and starts another one in its place."""
         host.end()
+        self._leaving = [other for other in self._leaving if not other.join(0.0)] + [host]
         moment, _, _ = self._deaths.pop(host, (time.monotonic(), "", 0))  # it may have died before it was ready
         successor = self._new_host(host.place)
         self.hosts[host.place] = successor
@@ -97,7 +100,7 @@ class Team:
         for host in self.hosts:
             if not host.join(max(0.0, deadline - time.monotonic())):
                 host.end()
-        for host in self.hosts:
+        for host in (*self.hosts, *self._leaving):
             host.join(GRACE_S)
         self._starter.close()
 
