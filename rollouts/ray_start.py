@@ -17,7 +17,6 @@ from rollouts.ray_actor import VLLMActor, machine
 
 PLACEMENT_S = 120.0
 """Longest wait for the cluster to reserve room for the workers."""
-START_ATTEMPTS = 3
 GRACE_S = 5.0
 """Silence of an actor that is allowed on top of its worker's: the actor ends a silent worker itself."""
 
@@ -261,14 +260,10 @@ def _connect(ray: Any, config: PoolConfig) -> None:
             raise ValueError(f"no Ray cluster answers at engine.ray_address {config.ray_address!r}: {error}") from error
         return
     cores = max(len(os.sched_getaffinity(0)), int(-(-config.workers * config.cpus_per_worker // 1)))
-    for attempt in range(START_ATTEMPTS):
-        try:
-            ray.init(address="local", num_cpus=cores, include_dashboard=False, log_to_driver=False)
-            return
-        except Exception as error:  # Ray raises a plain Exception when its processes are not up in 30 s
-            ray.shutdown()
-            if attempt == START_ATTEMPTS - 1:
-                raise EngineError(f"Ray did not start on this machine ({START_ATTEMPTS} attempts): {error}") from error
+    try:
+        ray.init(address="local", num_cpus=cores, include_dashboard=False, log_to_driver=False)
+    except Exception as error:  # Ray raises a plain Exception when its processes are not up in 30 s
+        raise EngineError(f"Ray did not start on this machine; it may be too busy: {_in_brief(error)}") from error
 
 
 def bundle_of(config: PoolConfig, cluster_gpus: float) -> dict[str, float]:
