@@ -60,6 +60,7 @@ def run_recipe(
     default_config: Path | None = None,
     positional: str | None = None,
     aliases: Mapping[str, str] | None = None,
+    plan: Callable[[ConfigT], Sequence[str]] | None = None,
     argv: Sequence[str] | None = None,
 ) -> int:
     """Reads the command line, and calls `main` with the resolved config.
@@ -72,6 +73,7 @@ def run_recipe(
         default_config: The recipe's own YAML, under the user's.
         positional: Name of the list field that takes the positional arguments, instead of their being a YAML file.
         aliases: Short option names: `{"json": "json_path"}` makes `--json X` set `json_path`.
+        plan: What the run will need, as lines that `--dry-run` adds to the config as comments.
         argv: The arguments; those of the process by default.
 
     Returns:
@@ -84,7 +86,8 @@ def run_recipe(
             return 0
         config = resolve(config_class, arguments, default_config=default_config, positional=positional)
         if arguments.dry_run:
-            _print(to_yaml(config))
+            comments = "".join(f"# {line}\n" for line in (plan(config) if plan is not None else ()))
+            _print(to_yaml(config) + comments)
             return 0
     except ValueError as error:
         return _refuse(error)

@@ -19,11 +19,12 @@ from base_model.video_settings import VideoSettings
 from recipes.cli import CONFIGS, run_recipe
 from recipes.evaluation import EvaluationConfig, check_breakdown, check_evaluation
 from recipes.models import ModelConfig
+from recipes.plan import plan_of_run
 from recipes.reward_keys import RewardsKey, reward_columns, reward_specs
 from recipes.tasks import TaskConfig
 from rl.config import LearnerConfig, TrainerConfig
-from rollouts.engine import EngineConfig
 from rollouts.modes import ModesConfig
+from rollouts.pool_config import PoolConfig
 
 if TYPE_CHECKING:
     from recipes.console import StepBar
@@ -44,6 +45,7 @@ MAY_CHANGE = {
     "trainer.keep_last",
     "engine.timeout_s",
     "engine.max_restarts",
+    "engine.hang_s",
     "rewards.N.timeout_s",
     "rewards.N.retries",
     "rewards.N.retry_wait_s",
@@ -98,7 +100,7 @@ class HybridGrpoConfig(BaseModel):
     """The policy update."""
     trainer: TrainerConfig = TrainerConfig()
     """The loop."""
-    engine: EngineConfig = EngineConfig()
+    engine: PoolConfig = PoolConfig()
     """vLLM."""
     evaluation: EvaluationConfig | None = EvaluationConfig()
     """Evaluation on held-out rows at the end (and every trainer.eval_every steps); null = none."""
@@ -171,12 +173,12 @@ def _run(
 ) -> None:
     from recipes.console import StepBar, say
     from recipes.report import write_run_report
-    from rollouts.engine import VLLMEngine
+    from rollouts.pool import make_engine
 
     say(
         f"{config.modes.mode} GRPO of {model_path.name}: {config.trainer.steps} steps, {len(rows)} rows, run {run.path}"
     )
-    with VLLMEngine(model_path, config.engine, log_path=run.path / "engine.log") as engine:
+    with make_engine(model_path, config.engine, log_path=run.path / "engine.log") as engine:
         with StepBar(config.modes.mode, config.trainer.steps) as bar:
             trainer = build_trainer(config, run, model_path, processor, rewards, rows, engine, bar, eval_rows)
             done = trainer.resume() if config.resume else 0
@@ -352,4 +354,5 @@ def _show(bar: StepBar, step: int, metrics: dict[str, float], steps: int) -> Non
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_recipe(main, HybridGrpoConfig, doc=__doc__, default_config=CONFIGS / "hybrid_grpo.yaml"))
+    default = CONFIGS / "hybrid_grpo.yaml"
+    raise SystemExit(run_recipe(main, HybridGrpoConfig, doc=__doc__, default_config=default, plan=plan_of_run))

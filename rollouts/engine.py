@@ -243,7 +243,7 @@ class VLLMEngine:
         self._closed = False
         self._worker: WorkerProcess | None = None
         self._ready = False
-        self._start()
+        self._open()
 
     @property
     def version(self) -> int:
@@ -483,6 +483,10 @@ class VLLMEngine:
                 worker.receive(self.config.timeout_s)
             self._ready = True
         return worker
+
+    def _open(self) -> None:
+        """Starts what answers the calls."""
+        self._start()
 
     def _start(self) -> WorkerProcess:
         threads = self.config.threads or len(os.sched_getaffinity(0))
