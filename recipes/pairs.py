@@ -1,10 +1,14 @@
-"""Preference pairs: two answers to one prompt, of which one is better. TRL's preference format, text only.
+"""Preference pairs: two answers to one prompt, of which one is better. TRL's preference format.
 
     {"prompt": "2 + 2?", "chosen": "4", "rejected": "5"}
     {"prompt": [{"role": "user", "content": "2 + 2?"}],
      "chosen": [{"role": "assistant", "content": "4"}], "rejected": [{"role": "assistant", "content": "5"}]}
 
-Both forms may be mixed, other columns are ignored. A row with images or videos is refused.
+    {"chosen": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}], "rejected": [...]}
+
+The forms may be mixed; of two conversations without a prompt, the turns they begin with alike are the prompt. Images
+and videos stand in the columns `images` and `videos`, and as parts `{"type": "image"}` in the prompt's messages. Other
+columns are ignored.
 """
 
 from __future__ import annotations
@@ -15,9 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipes.sources import RawRow, read_file
+from recipes.sources import HubSource, RawRow, read_file
 
-MEDIA = ("images", "image", "videos", "video")
+MEDIA = {"images": "image", "videos": "video"}
+"""Column of several -> its other name, for one alone, which is also the type of the parts."""
+PairSource = Path | list[Path] | HubSource
+"""Where pairs come from: files, or a dataset of the hub."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,20 +39,63 @@ class Pair:
     """The worse one."""
     place: str
     """Where the row stands, for errors."""
+    images: tuple[Any, ...] = ()
+    """Images in the order of the prompt's image parts: paths or PIL images."""
+    videos: tuple[Any, ...] = ()
+    """Videos in the order of the prompt's video parts."""
+    mode: str | None = None
+    """Name of the mode the answers were given in, where the row has a column `mode`."""
 
     @property
     def prompt_key(self) -> str:
-        """What makes two prompts the same: roles and contents."""
-        return "\0".join(f"{turn['role']}\0{turn['content']}" for turn in self.messages)
+        """What makes two prompts the same: roles and contents, images and videos."""
+        turns = "\0".join(f"{turn['role']}\0{turn['content']}" for turn in self.messages)
+        return "\0".join([turns, *map(handle_key, (*self.images, *self.videos))])
 
 
-def read_pairs(paths: Iterable[Path]) -> list[Pair]:
+def read_pairs(paths: Iterable[Path], *, media: bool = False) -> list[Pair]:
     """Return the pairs of JSONL, JSON or Parquet files.
+
+    Args:
+        paths: The files.
+        media: Whether rows with images or videos are taken; they are refused otherwise.
 
     Raises:
         ValueError: a file cannot be read, a column is missing, or a row is no pair of texts; the row is named.
     """
-    return [_pair(row) for path in paths for row in read_file(path)]
+    return [_pair(row, media) for path in paths for row in read_file(path)]
+
+
+def load_pairs(source: PairSource, *, media: bool = False) -> list[Pair]:
+    """Return the pairs of a source; see `read_pairs`."""
+    if isinstance(source, HubSource):
+        return [_pair(row, media) for row in source.rows("train")]
+    return read_pairs(source if isinstance(source, list) else [source], media=media)
+
+
+def split_pairs(
+    source: PairSource, eval_source: PairSource | None, eval_size: int, seed: int, *, media: bool = False
+) -> tuple[list[Pair], list[Pair]]:
+    """Return the pairs to train and to evaluate on; no prompt is in both.
+
+    Args:
+        source: Pairs to train on.
+        eval_source: Pairs to evaluate on; None = `eval_size` of the others are held out.
+        eval_size: See `hold_out`; 0 = none.
+        seed: Of the choice.
+        media: As in `read_pairs`.
+
+    Raises:
+        ValueError: sources that cannot be read, rows that are no pairs, nothing left on either side.
+    """
+    pairs = load_pairs(source, media=media)
+    if eval_source is None:
+        return hold_out(pairs, eval_size, seed) if eval_size else (pairs, [])
+    trained = {pair.prompt_key for pair in pairs}
+    evaluated = [pair for pair in load_pairs(eval_source, media=media) if pair.prompt_key not in trained]
+    if not evaluated:
+        raise ValueError("every prompt of eval_pairs is trained on as well: name a file of other prompts.")
+    return pairs, evaluated
 
 
 def hold_out(pairs: Sequence[Pair], count: int, seed: int) -> tuple[list[Pair], list[Pair]]:
@@ -76,71 +126,139 @@ def hold_out(pairs: Sequence[Pair], count: int, seed: int) -> tuple[list[Pair], 
     return [p for p in pairs if p.prompt_key not in held], [p for p in pairs if p.prompt_key in held]
 
 
-def _pair(row: RawRow) -> Pair:
-    _refuse_media(row)
+def handle_key(handle: Any) -> str:
+    """What makes two images or videos the same: a path, or a hash of contents."""
+    if isinstance(handle, str | Path):
+        return str(handle)
+    if isinstance(handle, Mapping):
+        content = "\0".join(f"{key}\0{handle_key(handle[key])}" for key in sorted(handle)).encode()
+    elif isinstance(handle, list | tuple):
+        content = "\0".join(map(handle_key, handle)).encode()
+    elif hasattr(handle, "tobytes"):
+        content = handle.tobytes()
+    else:
+        content = handle if isinstance(handle, bytes) else repr(handle).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _pair(row: RawRow, media: bool) -> Pair:
+    found = _media(row)
+    given = next((column for column, handles in found.items() if handles), None)
+    if given is not None and not media:
+        raise ValueError(
+            f"{row.place} has {given!r}, and a reward model is trained on text only so far: leave such pairs out."
+        )
+    values = _with_prompt(row.values)
     for column in ("prompt", "chosen", "rejected"):
-        if row.values.get(column) is None:
+        if values.get(column) is None:
             raise ValueError(
                 f"{row.place} has no {column!r}, and a preference pair is `prompt`, `chosen`, `rejected`; it has "
                 f"{', '.join(map(str, row.values)) or 'nothing'}."
             )
+    messages = prompt_turns(values["prompt"], row.place, media)
+    _check_places(messages, found, row.place)
+    mode = values.get("mode")
     return Pair(
-        messages=_prompt(row),
-        chosen=_answer(row, "chosen"),
-        rejected=_answer(row, "rejected"),
+        messages=messages,
+        chosen=_answer(values["chosen"], "chosen", row.place),
+        rejected=_answer(values["rejected"], "rejected", row.place),
         place=row.place,
+        images=found["images"],
+        videos=found["videos"],
+        mode=mode if isinstance(mode, str) else None,
     )
 
 
-def _refuse_media(row: RawRow) -> None:
-    found = next((name for name in MEDIA if row.values.get(name)), None)
-    if found is not None:
-        raise ValueError(
-            f"{row.place} has {found!r}, and a reward model is trained on text only so far: leave such pairs out."
-        )
+def _media(row: RawRow) -> dict[str, tuple[Any, ...]]:
+    """The images and videos of a row, from the column of several or of one."""
+    found = {}
+    for many, one in MEDIA.items():
+        value = row.values.get(many) or row.values.get(one) or ()
+        found[many] = tuple(value) if isinstance(value, list | tuple) else (value,)
+    return found
 
 
-def _prompt(row: RawRow) -> tuple[Mapping[str, Any], ...]:
-    value = row.values["prompt"]
+def _with_prompt(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Two whole conversations taken apart into the turns that they begin with alike, and what follows."""
+    chosen, rejected = values.get("chosen"), values.get("rejected")
+    if values.get("prompt") is not None or not isinstance(chosen, list) or not isinstance(rejected, list):
+        return values
+    same = 0
+    while same < min(len(chosen), len(rejected)) - 1 and chosen[same] == rejected[same]:
+        same += 1
+    return {**values, "prompt": chosen[:same], "chosen": chosen[same:], "rejected": rejected[same:]}
+
+
+def _check_places(messages: Sequence[Mapping[str, Any]], found: Mapping[str, tuple[Any, ...]], place: str) -> None:
+    for many, one in MEDIA.items():
+        parts = [part for turn in messages if not isinstance(turn["content"], str) for part in turn["content"]]
+        count = sum(part["type"] == one for part in parts)
+        if count != len(found[many]):
+            raise ValueError(
+                f'{place} has {len(found[many])} {many}, and its prompt has {count} parts {{"type": "{one}"}}: they '
+                "must be as many."
+            )
+
+
+def prompt_turns(value: Any, place: str, media: bool) -> tuple[Mapping[str, Any], ...]:
+    """Return the turns of a prompt, given as text or as messages.
+
+    Args:
+        value: The prompt.
+        place: Where it stands, for the error.
+        media: Whether images and videos may stand in it.
+
+    Raises:
+        ValueError: it is neither.
+    """
     if isinstance(value, str):
         return ({"role": "user", "content": value},)
-    turns = _turns(value)
+    turns = _turns(value, media)
     if not turns or turns[-1]["role"] != "user":
         raise ValueError(
-            f"{row.place}: `prompt` must be text, or a list of messages with role and text content, the last by "
-            "the user."
+            f"{place}: `prompt` must be text, or a list of messages with role and text content, the last by the user."
         )
     return tuple(turns)
 
 
-def _answer(row: RawRow, column: str) -> str:
-    value = row.values[column]
+def _answer(value: Any, column: str, place: str) -> str:
     if isinstance(value, str):
         return value
     turns = _turns(value)
     if len(turns) != 1 or turns[0]["role"] != "assistant":
         raise ValueError(
-            f"{row.place}: {column!r} must be text, or a list of one assistant message; the turns before it belong "
+            f"{place}: {column!r} must be text, or a list of one assistant message; the turns before it belong "
             "into `prompt`."
         )
-    return turns[0]["content"]
+    return str(turns[0]["content"])
 
 
-def _turns(value: Any) -> list[dict[str, str]]:
-    """Return the messages of a list; empty where it is none, or holds anything but text."""
+def _turns(value: Any, media: bool = False) -> list[dict[str, Any]]:
+    """Return the messages of a list; empty where it is none, or holds anything but text (and media, where allowed)."""
     turns = []
     for item in value if isinstance(value, list | tuple) else ():
-        content = _text(item.get("content")) if isinstance(item, Mapping) else None
+        content = _content(item.get("content"), media) if isinstance(item, Mapping) else None
         if content is None or not isinstance(item.get("role"), str):
             return []
         turns.append({"role": item["role"], "content": content})
     return turns
 
 
-def _text(content: Any) -> str | None:
-    """Return the text of a message's content, given as text or as parts of text; None for anything else."""
+def _content(content: Any, media: bool) -> str | list[dict[str, Any]] | None:
+    """Return a message's content, text parts joined to text unless media stand among them; None for anything else."""
     if isinstance(content, str):
         return content
-    parts = content if isinstance(content, list) else [None]
-    texts = [part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None for part in parts]
-    return "".join(texts) if all(isinstance(text, str) for text in texts) else None  # type: ignore[arg-type]
+    parts = [_part(part, media) for part in content] if isinstance(content, list) else [None]
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    return "".join(part["text"] for part in known) if all(part["type"] == "text" for part in known) else known
+
+
+def _part(part: Any, media: bool) -> dict[str, Any] | None:
+    """Return a part with the keys of its type alone: a table gives every part the keys of all."""
+    if not isinstance(part, Mapping):
+        return None
+    if part.get("type") == "text" and isinstance(part.get("text"), str):
+        return {"type": "text", "text": part["text"]}
+    return {"type": part["type"]} if media and part.get("type") in MEDIA.values() else None

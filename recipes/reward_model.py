@@ -83,11 +83,12 @@ def main(config: RewardModelConfig) -> None:
     """Read the pairs, train, write the model, judge it on the held-out pairs."""
     from recipes.console import say
     from recipes.models import resolve_model
+    from recipes.pairs import split_pairs
     from rewards.preference import load_tokenizer
     from rl.run_directory import RunDirectory
 
     require_trl()
-    train_pairs, eval_pairs = load_pairs(config)
+    train_pairs, eval_pairs = split_pairs(config.pairs, config.eval_pairs, config.eval_size, config.seed)
     model_path = resolve_model(config.model)
     tokenizer = load_tokenizer(model_path, config.model.trust_remote_code)
     examples = encode_pairs(train_pairs, tokenizer, _longest(config, model_path))
@@ -128,24 +129,6 @@ def require_trl() -> None:
             "a reward model is trained with TRL's RewardTrainer, and TRL is not installed: run `pip install "
             "trl==1.16.0` (or install tandem-rl[trl])."
         ) from None
-
-
-def load_pairs(config: RewardModelConfig) -> tuple[list[Pair], list[Pair]]:
-    """Return the pairs to train and to evaluate on; no prompt is in both.
-
-    Raises:
-        ValueError: files that cannot be read, rows that are no pairs, nothing left on either side.
-    """
-    from recipes.pairs import hold_out, read_pairs
-
-    pairs = read_pairs(_paths(config.pairs))
-    if config.eval_pairs is None:
-        return hold_out(pairs, config.eval_size, config.seed)
-    trained = {pair.prompt_key for pair in pairs}
-    evaluated = [pair for pair in read_pairs(_paths(config.eval_pairs)) if pair.prompt_key not in trained]
-    if not evaluated:
-        raise ValueError("every prompt of eval_pairs is trained on as well: name a file of other prompts.")
-    return pairs, evaluated
 
 
 def encode_pairs(pairs: Sequence[Pair], tokenizer: Any, max_length: int) -> list[Encoded]:
@@ -337,10 +320,6 @@ def _longest(config: RewardModelConfig, model_path: Path) -> int:
     from rewards.preference import positions
 
     return min(config.max_length, positions(json.loads((model_path / "config.json").read_text())))
-
-
-def _paths(value: Path | list[Path]) -> list[Path]:
-    return value if isinstance(value, list) else [value]
 
 
 def _newest(folder: Path) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import random
 from typing import Any
 
@@ -40,3 +41,12 @@ def _encode(state: Tensor) -> str:
 
 def _decode(encoded: str) -> Tensor:
     return torch.frombuffer(bytearray(base64.b64decode(encoded)), dtype=torch.uint8)
+
+
+def seed_everything(*parts: int | str) -> None:
+    """Restart the generators of Python, numpy and torch from a hash of the parts, such as a run's seed and step."""
+    digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
+    value = int.from_bytes(digest[:4], "big")
+    random.seed(value)
+    np.random.seed(value)
+    torch.manual_seed(value)

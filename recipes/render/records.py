@@ -33,6 +33,8 @@ class Look:
     """Cells along a side of a grid of objects; one is drawn for each picture."""
     palette: tuple[int, ...] = (2, 3, 4, 10)
     """Colours that a grid's objects are made of, in number; one is drawn for each picture."""
+    rules: tuple[str, ...] = ("numbers", "numbers", "numbers", "days", "months", "letters", "unordered")
+    """What a page of kind series lists; see `series.RULES`. One is drawn for each page."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,7 +1,9 @@
-"""Pages in large letters with a series that follows a rule: numbers at equal steps, weekdays, months, letters.
+"""Pages in large letters with a series that follows a rule: numbers at equal steps, weekdays, months, letters; or
+numbers in no order.
 
-What is hidden on such a page can be worked out from what is left of it, and every letter is as large as the page
-allows, so that the smallest images are legible to the smallest models.
+What is hidden in a series can be worked out from what is left of it; numbers in no order can only be read, so that a
+model learns to read from them. Letters are as large as the page allows, so that the smallest images are legible to the
+smallest models.
 """
 
 from __future__ import annotations
@@ -17,25 +19,25 @@ from recipes.render.records import DoesNotFit, Kind, Look, Question
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-RULES = ("numbers", "numbers", "numbers", "days", "months", "letters")
-"""Kinds of series; a number makes most of the pages."""
+RULES = ("numbers", "days", "months", "letters", "unordered")
+"""Kinds of series; unordered are numbers that follow no rule."""
 LARGEST = 99
-ROWS = (3, 5)
+ROWS = (3, 4)
 """Fewest and most entries of a page."""
 
 
 def plan(rng: Random, look: Look) -> dict[str, Any]:
     """A column of entries as large as the page allows."""
     page = Page.random(rng, look, shape=(1, 1))
-    facts = _facts(rng)
+    facts = _facts(rng, rng.choice(look.rules))
     entries, room = facts["entries"], page.size[0] - 2 * page.margin
     page.leading, px = 1.0, page.size[1] // len(entries)
     while page.line(px) * len(entries) > page.size[1] - page.margin or _widest(page, entries, px) > room:
         px -= 1
         if px < page.body:
             raise DoesNotFit
-    left = page.margin + rng.randint(0, room - _widest(page, entries, px))
-    top = rng.randint(0, page.size[1] - page.line(px) * len(entries))
+    left = page.margin + rng.randint(0, min(page.margin, room - _widest(page, entries, px)))
+    top = rng.randint(0, min(page.margin, page.size[1] - page.line(px) * len(entries)))
     for at, text in enumerate(entries):
         page.write(text, left, top + at * page.line(px), kind="line", group=page.group(), px=px, style=BOLD)
     return page.scene(facts)
@@ -45,9 +47,11 @@ def _widest(page: Page, entries: list[str], px: int) -> int:
     return max(width(text, page.font(BOLD), px) for text in entries)
 
 
-def _facts(rng: Random) -> dict[str, Any]:
+def _facts(rng: Random, rule: str) -> dict[str, Any]:
     """The rule with its numbers, and the entries as they stand on the page."""
-    rule, count = rng.choice(RULES), rng.randint(*ROWS)
+    count = rng.randint(*ROWS)
+    if rule == "unordered":
+        return {"rule": rule, "entries": [str(rng.randint(1, LARGEST)) for _ in range(count)]}
     step = rng.choice((-2, -1, 1, 1, 1, 2)) if rule != "numbers" else rng.choice((-5, -3, -2, -1, 1, 1, 2, 3, 5, 10))
     if rule != "numbers":
         start = rng.randrange(len(_NAMES[rule]))
@@ -74,7 +78,9 @@ _NAMES: Mapping[str, tuple[str, ...]] = {"days": DAYS, "months": MONTHS, "letter
 
 def ask(scene: Mapping[str, Any], rng: Random) -> Question:
     """An entry by its place, what comes next, or all of the page."""
-    makers: list[Callable[[Mapping[str, Any], Random], Question]] = [_place, _place, _next, _transcribe]
+    makers: list[Callable[[Mapping[str, Any], Random], Question]] = [_place, _place, _transcribe]
+    if scene["facts"]["rule"] != "unordered":
+        makers.append(_next)
     return rng.choice(makers)(scene["facts"], rng)
 
 

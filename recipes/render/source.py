@@ -18,7 +18,7 @@ from recipes.render.grid import GRID, PLACES
 from recipes.render.receipt import RECEIPT
 from recipes.render.records import DoesNotFit, Drawing, Form, Item, Look, Question, content_key, random_of
 from recipes.render.scene import SCENE
-from recipes.render.series import SERIES
+from recipes.render.series import RULES, SERIES
 from recipes.render.shapes import COLOURS
 from recipes.render.table import TABLE
 from recipes.sources import RawRow, Split, question_split
@@ -148,12 +148,21 @@ class RenderSource(BaseModel):
     """Share of short answers among the questions that have one; the others want a full sentence."""
     asked: tuple[str, ...] = ()
     """What is asked, such as [count, exists]; the column `asked` names it. Nothing = anything."""
-
     cells: tuple[int, ...] = Field(default=(2, 3), min_length=1)
     """Cells along a side of a grid of objects, 2 or 3; one is drawn for each picture."""
     palette: tuple[Annotated[int, Field(ge=1, le=len(COLOURS))], ...] = Field(default=(2, 3, 4, 10), min_length=1)
     """Colours that a grid's objects are made of, in number; one is drawn for each picture. Few give counts to ask for;
     with all ten every object must be looked at, which a model that cannot see yet learns from fastest."""
+    rules: tuple[str, ...] = Field(default=Look().rules, min_length=1)
+    """What pages of kind series list: numbers, days, months, letters, or unordered numbers; one is drawn for each."""
+
+    @field_validator("rules")
+    @classmethod
+    def _known_rules(cls, rules: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(rules) - set(RULES))
+        if unknown:
+            raise ValueError(f"there is no series of {unknown[0]!r}: choose among {', '.join(RULES)}")
+        return rules
 
     @field_validator("cells")
     @classmethod
@@ -199,7 +208,7 @@ class RenderSource(BaseModel):
         """Item `index` of the mixture; a pure function, so that a stream can go on anywhere and in many workers."""
         kinds, weights = zip(*self.mixture.items(), strict=True)
         kind = random_of("mixture", seed, split, index).choices(kinds, weights)[0]
-        look = Look(side=self.side, scripts=self.scripts, cells=self.cells, palette=self.palette)
+        look = Look(side=self.side, scripts=self.scripts, cells=self.cells, palette=self.palette, rules=self.rules)
         return render_item(kind, seed, index, split, look, self.short_share, self.asked)
 
     def items(self, split: Split, seed: int, start: int = 0, step: int = 1) -> Iterator[Item]:
