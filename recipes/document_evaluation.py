@@ -138,20 +138,27 @@ def figures(readings: Sequence[Reading]) -> dict[str, float]:
 
 
 def difference(
-    first: Sequence[Sequence[Reading]], second: Sequence[Sequence[Reading]], name: str, *, draws: int = 2000
+    first: Sequence[Sequence[Reading]],
+    second: Sequence[Sequence[Reading]],
+    name: str,
+    contents: Sequence[str],
+    *,
+    draws: int = 1000,
 ) -> tuple[float, float, float]:
-    """Mean difference of a figure between two arms, with its 95 % interval by bootstrap over seeds and pages.
+    """Mean difference of a figure between two arms, with its 95 % interval by bootstrap over seeds and contents.
 
     Args:
         first, second: for each seed, the readings of the same N pages in the same order.
         name: a figure of `figures`.
+        contents: (N,) what each page says; pages that say the same are drawn together, as they are no independent
+            evidence.
         draws: of the bootstrap.
 
     Returns:
         (first minus second, lower, upper).
     """
     rng = random.Random(0)
-    seeds, pages = range(len(first)), range(len(first[0]))
+    seeds, groups = range(len(first)), _grouped(contents)
 
     def gap(chosen_seeds: Sequence[int], chosen_pages: Sequence[int]) -> float:
         gaps = [
@@ -161,5 +168,18 @@ def difference(
         ]
         return sum(gaps) / len(gaps)
 
-    found = sorted(gap(rng.choices(seeds, k=len(seeds)), rng.choices(pages, k=len(pages))) for _ in range(draws))
-    return gap(seeds, pages), found[int(0.025 * draws)], found[int(0.975 * draws)]
+    def drawn() -> float:
+        return gap(
+            rng.choices(seeds, k=len(seeds)), [page for group in rng.choices(groups, k=len(groups)) for page in group]
+        )
+
+    found = sorted(drawn() for _ in range(draws))
+    return gap(seeds, range(len(contents))), found[int(0.025 * draws)], found[int(0.975 * draws)]
+
+
+def _grouped(contents: Sequence[str]) -> list[list[int]]:
+    """Indices of equal contents together."""
+    groups: dict[str, list[int]] = {}
+    for index, content in enumerate(contents):
+        groups.setdefault(content, []).append(index)
+    return list(groups.values())

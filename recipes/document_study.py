@@ -40,7 +40,9 @@ class DocumentStudyConfig(BaseModel):
     model: ModelConfig
     """The model to start from."""
     pages: RenderSource
-    """Pages, of kinds with text."""
+    """Pages that the arms learn from and that are measured on, of kinds with text."""
+    start_pages: RenderSource | None = None
+    """Pages of the first stage; null = the same."""
     corruption: CorruptionSettings = CorruptionSettings()
     """Corruption of the document arm, and of the questions at each level."""
     start: Stage
@@ -82,7 +84,8 @@ def _trained(config: DocumentStudyConfig, name: str, stage: Stage, *, seed: int,
 
     folder = config.run / name
     if not (folder / "run.json").is_file():
-        render = config.pages.model_dump()
+        pages = config.start_pages if name == "start" and config.start_pages else config.pages
+        render = pages.model_dump()
         corruption = config.corruption.model_dump() if corrupted else None
         sources: dict[str, Any] = {
             "read": {"task": "ocr", "region_share": 0.0, "render": render},
@@ -130,10 +133,11 @@ def compare(
 ) -> list[Row]:
     """A row for each task and figure: before, both arms (means over seeds), their difference with its interval."""
     rows = []
+    contents = [reading.text for reading in before[CLEAN_PAGE]]
     for task in TASKS:
         name = "cer" if task == CLEAN_PAGE else "exact"
         document, control = ([made[task] for made in arms[arm]] for arm in ARMS)
-        gap, low, high = difference(document, control, name)
+        gap, low, high = difference(document, control, name, contents)
         rows.append(
             {
                 "task": task,

@@ -95,12 +95,12 @@ def main(config: DpoConfig) -> None:
     refuse_media([*pairs, *eval_pairs])
     model_path = resolve_model(config.model)
 
-    from transformers import AutoTokenizer
-
+    from base_model.checkpoints import load_processor
     from recipes.dpo_data import encode_pairs
     from rl.disk_cache import DiskCache
 
-    tokenizer = AutoTokenizer.from_pretrained(model_path, trust_remote_code=config.model.trust_remote_code)
+    processor = load_processor(model_path, trust_remote_code=config.model.trust_remote_code)
+    tokenizer = getattr(processor, "tokenizer", processor)
     longest = min(config.max_length, _positions(model_path) or config.max_length)
     train = encode_pairs(pairs, tokenizer, config.modes, longest)
     held = encode_pairs(eval_pairs, tokenizer, config.modes, longest, what="held-out pairs")
@@ -108,14 +108,14 @@ def main(config: DpoConfig) -> None:
         RunDirectory.create(config.run, dumped, **place) as run,
         DiskCache(config.reference_cache or run.path / CACHE) as cache,
     ):
-        _run(config, run, model_path, tokenizer, train, held, cache)
+        _run(config, run, model_path, processor, train, held, cache)
 
 
 def _run(
     config: DpoConfig,
     run: RunDirectory,
     model_path: Path,
-    tokenizer: Any,
+    processor: Any,
     train: EncodedPairs,
     held: EncodedPairs,
     cache: DiskCache,
@@ -127,7 +127,7 @@ def _run(
     steps = config.trainer.total_steps(len(train.pairs))
     say(f"DPO of {model_path.name}: {steps} steps, {_counted(train)}, run {run.path}")
     with StepBar("DPO", steps) as bar:
-        trainer = build_trainer(config, run, model_path, tokenizer, train, held, cache, bar)
+        trainer = build_trainer(config, run, model_path, processor, train, held, cache, bar)
         trainer.prepare()
         done = trainer.resume() if config.resume else 0
         bar.update(done)
@@ -150,7 +150,7 @@ def build_trainer(
     config: DpoConfig,
     run: RunDirectory,
     model_path: Path,
-    tokenizer: Any,
+    processor: Any,
     train: EncodedPairs,
     held: EncodedPairs,
     cache: DiskCache,
@@ -180,7 +180,7 @@ def build_trainer(
         order=EpochOrder(len(train.encoded), config.seed),
         seed=config.seed,
         run=run,
-        tokenizer=tokenizer,
+        tokenizer=processor,
         evaluate=figures,
         on_step=lambda step, metrics: _show(bar, step, metrics, steps),
         on_progress=bar.note,

@@ -68,7 +68,8 @@ def main(config: VideoUpgradeConfig) -> None:
         say(f"seed {seed}: " + ", ".join(f"{name} {value:.1%}" for name, value in results[-1].items()))
     table = summary(results)
     for name, row in table.items():
-        say(f"{name}: {row['mean']:.1%} +- {row['interval']:.1%}")
+        spread = "one seed, no interval" if math.isnan(row["interval"]) else f"+- {row['interval']:.1%}"
+        say(f"{name}: {row['mean']:.1%} ({spread})")
     blocks = {f"packages of {package}": _blocks(_questions(config, package)) for package in config.packages}
     say("blocks of tokens of a clip: " + ", ".join(f"{value:.2f} in {name}" for name, value in blocks.items()))
     figures = {"seeds": config.seeds, "accuracy": results, "summary": table, "blocks": blocks}

@@ -61,7 +61,7 @@ class PreferenceTrainer:
         order: Of the training pairs.
         seed: Of dropout.
         run: Where everything is written.
-        tokenizer: Saved with every checkpoint.
+        tokenizer: Saved with every checkpoint; for a vision-language model its processor.
         evaluate: Makes figures of the held-out pairs' scores.
         on_step: Called with (step, metrics) after each step.
         on_progress: Called with (done, total, what) within long work.

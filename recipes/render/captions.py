@@ -86,7 +86,7 @@ def _formulas(scene: Scene) -> str:
 def _series(scene: Scene) -> str:
     """The lines."""
     entries = scene["facts"]["entries"]
-    return f"A page with {len(entries)} lines: {listing(entries)}."
+    return f"A page that says {listing(entries)}."
 
 
 def _chart(scene: Scene) -> str:

@@ -32,6 +32,13 @@ SCRIPT_FAMILIES: dict[str, tuple[str, ...]] = {
 }
 """The families that have every character of a script's vocabulary."""
 
+
+def families(script: str, wanted: Sequence[str]) -> tuple[str, ...]:
+    """The wanted families that can write a script; all that can, where none of the wanted ones does."""
+    able = SCRIPT_FAMILIES[script]
+    return tuple(family for family in able if family in wanted) or able
+
+
 FAINT = 24
 """Coverage (of 255) below which a pixel of a glyph's edge is left out: what is drawn is then visible everywhere, and
 the box of the ink is exact."""

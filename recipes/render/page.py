@@ -11,7 +11,7 @@ from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from recipes.render.fonts import FAMILIES, SCRIPT_FAMILIES, crop_to_ink, ink, line_height, width
+from recipes.render.fonts import FAMILIES, crop_to_ink, families, ink, line_height, width
 from recipes.render.records import DoesNotFit, Drawing, Look, Region
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Page:
             size=size,
             paper=rng.choice(NIGHT if dark else PAPERS),
             ink=rng.choice(PALE if dark else INKS),
-            family=rng.choice(SCRIPT_FAMILIES[script]),
+            family=rng.choice(families(script, look.families)),
             body=rng.randint(max(9, longer // 45), max(10, longer // 26)),
             margin=max(5, longer // rng.randint(14, 26)),
             least=look.side[0],

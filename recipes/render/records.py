@@ -29,6 +29,8 @@ class Look:
     """Smallest and largest length of an image's longer side, in pixels."""
     scripts: tuple[str, ...] = ("latin", "greek", "cyrillic")
     """Scripts of the texts; see `words.SCRIPTS`."""
+    families: tuple[str, ...] = ("sans", "serif", "mono", "stix")
+    """Families of fonts; see `fonts.FAMILIES`. A script that none of them can write has those that can."""
     cells: tuple[int, ...] = (2, 3)
     """Cells along a side of a grid of objects; one is drawn for each picture."""
     palette: tuple[int, ...] = (2, 3, 4, 10)

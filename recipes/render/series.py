@@ -1,7 +1,7 @@
 """Pages in large letters with a series that follows a rule: numbers at equal steps, weekdays, months, letters; or
-numbers in no order.
+letters in no order.
 
-What is hidden in a series can be worked out from what is left of it; numbers in no order can only be read, so that a
+What is hidden in a series can be worked out from what is left of it; letters in no order can only be read, so that a
 model learns to read from them. Letters are as large as the page allows, so that the smallest images are legible to the
 smallest models.
 """
@@ -14,52 +14,57 @@ from typing import Any
 
 from recipes.render.fonts import width
 from recipes.render.page import BOLD, Page, draw_page, page_content
-from recipes.render.records import DoesNotFit, Kind, Look, Question
+from recipes.render.records import Kind, Look, Question
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 RULES = ("numbers", "days", "months", "letters", "unordered")
-"""Kinds of series; unordered are numbers that follow no rule."""
+"""Kinds of series; unordered are letters that follow no rule."""
 LARGEST = 99
-ROWS = (3, 4)
-"""Fewest and most entries of a page."""
+_STEPS = {
+    "numbers": (-10, -5, -3, -2, -1, 1, 2, 3, 5, 10),
+    "letters": (-5, -4, -3, -2, -1, 1, 2, 3, 4, 5),
+    "days": (-2, -1, 1, 2),
+    "months": (-3, -2, -1, 1, 2, 3),
+}
+ENTRIES, COLUMNS = 4, 2
+"""Entries of a page, and how many stand side by side."""
 
 
 def plan(rng: Random, look: Look) -> dict[str, Any]:
-    """A column of entries as large as the page allows."""
+    """Two columns of entries, row by row, as large as the page allows."""
     page = Page.random(rng, look, shape=(1, 1))
     facts = _facts(rng, rng.choice(look.rules))
-    entries, room = facts["entries"], page.size[0] - 2 * page.margin
-    page.leading, px = 1.0, page.size[1] // len(entries)
-    while page.line(px) * len(entries) > page.size[1] - page.margin or _widest(page, entries, px) > room:
-        px -= 1
-        if px < page.body:
-            raise DoesNotFit
-    left = page.margin + rng.randint(0, min(page.margin, room - _widest(page, entries, px)))
-    top = rng.randint(0, min(page.margin, page.size[1] - page.line(px) * len(entries)))
-    for at, text in enumerate(entries):
-        page.write(text, left, top + at * page.line(px), kind="line", group=page.group(), px=px, style=BOLD)
+    entries, cell = facts["entries"], (page.size[0] - page.margin) // COLUMNS
+    page.leading, rows = 1.0, -(-len(entries) // COLUMNS)
+    px = next(px for px in range(page.size[1] // rows, 0, -1) if _fits(page, entries, px, cell, rows))
+    top = (page.size[1] - page.line(px) * rows) // 2
+    for row in range(rows):
+        group = page.group()
+        for column, text in enumerate(entries[row * COLUMNS : (row + 1) * COLUMNS]):
+            x = page.margin + column * cell
+            page.write(text, x, top + row * page.line(px), kind="cell", group=group, px=px, style=BOLD, room=cell)
     return page.scene(facts)
 
 
-def _widest(page: Page, entries: list[str], px: int) -> int:
-    return max(width(text, page.font(BOLD), px) for text in entries)
+def _fits(page: Page, entries: list[str], px: int, cell: int, rows: int) -> bool:
+    widest = max(width(text, page.font(BOLD), px) for text in entries)
+    return page.line(px) * rows <= page.size[1] and widest + page.margin <= cell
 
 
 def _facts(rng: Random, rule: str) -> dict[str, Any]:
     """The rule with its numbers, and the entries as they stand on the page."""
-    count = rng.randint(*ROWS)
     if rule == "unordered":
-        return {"rule": rule, "entries": [str(rng.randint(1, LARGEST)) for _ in range(count)]}
-    step = rng.choice((-2, -1, 1, 1, 1, 2)) if rule != "numbers" else rng.choice((-5, -3, -2, -1, 1, 1, 2, 3, 5, 10))
+        return {"rule": rule, "entries": [rng.choice(LETTERS) for _ in range(ENTRIES)]}
+    step = rng.choice(_STEPS[rule])
     if rule != "numbers":
         start = rng.randrange(len(_NAMES[rule]))
     else:
-        reach = step * (count - 1)
+        reach = step * (ENTRIES - 1)
         start = rng.randint(max(1, 1 - reach), min(LARGEST, LARGEST - reach))
     facts = {"rule": rule, "start": start, "step": step}
-    return facts | {"entries": [entry(facts, at) for at in range(count)]}
+    return facts | {"entries": [entry(facts, at) for at in range(ENTRIES)]}
 
 
 def entry(facts: Mapping[str, Any], at: int) -> str:
@@ -84,7 +89,7 @@ def ask(scene: Mapping[str, Any], rng: Random) -> Question:
     return rng.choice(makers)(scene["facts"], rng)
 
 
-_ORDINALS = ("first", "second", "third", "fourth", "fifth")
+_ORDINALS = ("first", "second", "third", "fourth")
 
 
 def _place(facts: Mapping[str, Any], rng: Random) -> Question:
@@ -93,10 +98,10 @@ def _place(facts: Mapping[str, Any], rng: Random) -> Question:
     return Question(
         kind="place",
         args={"at": at},
-        text=f"What stands in the {_ORDINALS[at]} line?",
+        text=f"What stands in the {_ORDINALS[at]} place?",
         answer=answer,
-        sentence=f"The {_ORDINALS[at]} line says {answer}.",
-        steps=f"{_listed(facts)}\nThe {_ORDINALS[at]} line says {answer}.",
+        sentence=f"The {_ORDINALS[at]} place says {answer}.",
+        steps=f"{_listed(facts)}\nThe {_ORDINALS[at]} place says {answer}.",
         hint="Answer with its text.",
     )
 
@@ -105,9 +110,9 @@ def _next(facts: Mapping[str, Any], rng: Random) -> Question:
     answer = entry(facts, len(facts["entries"]))
     return Question(
         kind="next",
-        text="What comes after the last line?",
+        text="What comes next?",
         answer=answer,
-        sentence=f"After the last line comes {answer}.",
+        sentence=f"Next comes {answer}.",
         steps=f"{_listed(facts)}\n{_reason(facts, answer)}",
         hint="Answer with its text.",
     )
@@ -116,20 +121,23 @@ def _next(facts: Mapping[str, Any], rng: Random) -> Question:
 def _reason(facts: Mapping[str, Any], answer: str) -> str:
     last, step = facts["entries"][-1], facts["step"]
     if facts["rule"] == "numbers":
-        return f"Each line differs by {step}. {last} {'+' if step > 0 else '-'} {abs(step)} = {answer}."
+        return f"Each differs by {step}. {last} {'+' if step > 0 else '-'} {abs(step)} = {answer}."
     way = "forwards" if step > 0 else "backwards"
-    return f"Each line goes {abs(step)} {way}, so after {last} comes {answer}."
+    return f"Each goes {abs(step)} {way}, so after {last} comes {answer}."
 
 
 def _transcribe(facts: Mapping[str, Any], rng: Random) -> Question:
     text = rng.choice(("What is written on this page?", "Read all the text of this page."))
-    return Question(
-        kind="transcribe", text=text, answer="\n".join(facts["entries"]), steps="I read the page from top to bottom."
-    )
+    return Question(kind="transcribe", text=text, answer=_rows(facts), steps="I read the page from top to bottom.")
+
+
+def _rows(facts: Mapping[str, Any]) -> str:
+    entries = facts["entries"]
+    return "\n".join(" ".join(entries[at : at + COLUMNS]) for at in range(0, len(entries), COLUMNS))
 
 
 def _listed(facts: Mapping[str, Any]) -> str:
-    return f"The lines say {', '.join(facts['entries'])}."
+    return f"The page says {', '.join(facts['entries'])}."
 
 
 SERIES = Kind(plan=plan, content=page_content, draw=draw_page, ask=ask)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from recipes.render.article import ARTICLE
 from recipes.render.chart import CHART
 from recipes.render.clip import CLIP
-from recipes.render.fonts import check_scripts
+from recipes.render.fonts import FAMILIES, check_scripts
 from recipes.render.formulas import FORMULAS
 from recipes.render.grid import GRID, PLACES
 from recipes.render.receipt import RECEIPT
@@ -148,13 +148,23 @@ class RenderSource(BaseModel):
     """Share of short answers among the questions that have one; the others want a full sentence."""
     asked: tuple[str, ...] = ()
     """What is asked, such as [count, exists]; the column `asked` names it. Nothing = anything."""
+    families: tuple[str, ...] = Field(default=Look().families, min_length=1)
+    """Families of fonts: sans, serif, mono, stix; a script that none of them can write has those that can."""
     cells: tuple[int, ...] = Field(default=(2, 3), min_length=1)
     """Cells along a side of a grid of objects, 2 or 3; one is drawn for each picture."""
     palette: tuple[Annotated[int, Field(ge=1, le=len(COLOURS))], ...] = Field(default=(2, 3, 4, 10), min_length=1)
     """Colours that a grid's objects are made of, in number; one is drawn for each picture. Few give counts to ask for;
     with all ten every object must be looked at, which a model that cannot see yet learns from fastest."""
     rules: tuple[str, ...] = Field(default=Look().rules, min_length=1)
-    """What pages of kind series list: numbers, days, months, letters, or unordered numbers; one is drawn for each."""
+    """What pages of kind series list: numbers, days, months, letters, or unordered letters; one is drawn for each."""
+
+    @field_validator("families")
+    @classmethod
+    def _known_families(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(names) - set(FAMILIES))
+        if unknown:
+            raise ValueError(f"there is no family of fonts {unknown[0]!r}: choose among {', '.join(FAMILIES)}")
+        return names
 
     @field_validator("rules")
     @classmethod
@@ -208,7 +218,14 @@ class RenderSource(BaseModel):
         """Item `index` of the mixture; a pure function, so that a stream can go on anywhere and in many workers."""
         kinds, weights = zip(*self.mixture.items(), strict=True)
         kind = random_of("mixture", seed, split, index).choices(kinds, weights)[0]
-        look = Look(side=self.side, scripts=self.scripts, cells=self.cells, palette=self.palette, rules=self.rules)
+        look = Look(
+            side=self.side,
+            scripts=self.scripts,
+            cells=self.cells,
+            palette=self.palette,
+            rules=self.rules,
+            families=self.families,
+        )
         return render_item(kind, seed, index, split, look, self.short_share, self.asked)
 
     def items(self, split: Split, seed: int, start: int = 0, step: int = 1) -> Iterator[Item]:

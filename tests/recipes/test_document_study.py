@@ -41,10 +41,19 @@ def _arm(rights: list[list[bool]]) -> list[list[Reading]]:
 
 def test_the_difference_is_the_mean_over_seeds_and_its_interval_holds_it():
     document, control = _arm([[True] * 30 + [False] * 10] * 2), _arm([[True] * 10 + [False] * 30] * 2)
-    gap, low, high = difference(document, control, "exact")
+    gap, low, high = difference(document, control, "exact", [str(page) for page in range(40)])
     assert gap == pytest.approx(0.5)
     assert 0.3 < low < gap < high < 0.7
-    assert difference(document, document, "exact") == (0.0, 0.0, 0.0)
+    assert difference(document, document, "exact", ["one"] * 40) == (0.0, 0.0, 0.0)
+
+
+def test_pages_that_say_the_same_are_one_piece_of_evidence():
+    """Right on all pages of some contents: the more pages each has, the wider the interval for as many pages."""
+    document, control = _arm([([True] * 10 + [False] * 10) * 2]), _arm([[False] * 40])
+    apart = difference(document, control, "exact", [str(page) for page in range(40)])
+    together = difference(document, control, "exact", [str(page // 10) for page in range(40)])
+    assert apart[0] == together[0] == pytest.approx(0.5)
+    assert together[2] - together[1] > 1.5 * (apart[2] - apart[1])
 
 
 def test_all_levels_ask_for_the_same_region_of_the_same_page():

@@ -382,7 +382,7 @@ def caption(item: Item) -> str:
 
 
 def _lines(item: Item) -> list[str]:
-    return [region.text for region in sorted(item.regions, key=lambda region: region.box[1])]
+    return [region.text for region in sorted(item.regions, key=lambda region: (region.group, region.box[0]))]
 
 
 @answer("series.place")

@@ -65,8 +65,8 @@ def test_a_box_shows_its_text(kind: str) -> None:
         page, empty = (numpy.asarray(image).astype(int) for image in (item.images[0], empty_page(item.scene)))
         for text in item.scene["texts"]:
             font = ImageFont.truetype(font_path(text["font"]), text["px"], layout_engine=ImageFont.Layout.BASIC)
-            alone = Image.new("L", (item.images[0].width + 40, 120), 0)
-            ImageDraw.Draw(alone).text((20, 80), text["text"], fill=255, font=font, anchor="ls")
+            alone = Image.new("L", (item.images[0].width + 40, 3 * text["px"]), 0)
+            ImageDraw.Draw(alone).text((20, 2 * text["px"]), text["text"], fill=255, font=font, anchor="ls")
             alone = alone.point(lambda value: value if value >= 24 else 0)
             strong = numpy.asarray(alone.crop(alone.getbbox())) > 150
             found = [
