@@ -46,9 +46,9 @@ class DocumentStudyConfig(BaseModel):
     corruption: CorruptionSettings = CorruptionSettings()
     """Corruption of the document arm, and of the questions at each level."""
     start: Stage
-    """First stage, common to both arms; its sources are `read` (whole clean pages) and `regions` (clean regions)."""
+    """First stage, common to both arms; its source is `read` (whole clean pages)."""
     arm: Stage
-    """What each arm does; its sources are `read` and `document`, which is corrupted in one arm and clean in the
+    """What each arm does; its source is `document`: whole pages, with corrupted regions in one arm and clean in the
     other."""
     seeds: list[int] = Field([0, 1, 2], min_length=1)
     """Each gives both arms the same data in another order."""
@@ -89,8 +89,12 @@ def _trained(config: DocumentStudyConfig, name: str, stage: Stage, *, seed: int,
         corruption = config.corruption.model_dump() if corrupted else None
         sources: dict[str, Any] = {
             "read": {"task": "ocr", "region_share": 0.0, "render": render},
-            "regions": {"task": "document", "corruption": None, "render": render},
-            "document": {"task": "document", "corruption": corruption, "render": render},
+            "document": {
+                "task": "document",
+                "questions": {"refer": "page"},
+                "corruption": corruption,
+                "render": render,
+            },
         }
         chosen = {key: {"kind": "rendered", **sources[key]} for key in stage.sources if key in sources}
         run_stages(
