@@ -17,8 +17,7 @@ from typing import Any
 from base_model.corruption_settings import CorruptionSettings
 from recipes.render import RenderSource
 from recipes.render.records import Region
-from recipes.samples.pages import PageQuestions, page_sample, transcript
-from recipes.samples.prompts import READ_PROMPTS
+from recipes.samples.pages import WHOLE_PAGE, PageQuestions, page_sample, transcript
 from recipes.samples.sample import Sample, asked, turns
 from rollouts.modes import ShortMode
 
@@ -58,7 +57,7 @@ def held_out(source: RenderSource, corruption: CorruptionSettings, pages: int, s
     samples: dict[str, list[Sample]] = {task: [] for task in TASKS}
     for index in range(pages):
         item = source.item("eval", seed, index)
-        page = turns(asked("image", READ_PROMPTS[0]), transcript(item.regions))
+        page = turns(asked("image", WHOLE_PAGE), transcript(item.regions))
         samples[CLEAN_PAGE].append(Sample(messages=page, images=item.images, task="ocr", place=f"page {index}"))
         for task, settings in _settings(corruption).items():
             made = page_sample(

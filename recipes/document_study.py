@@ -45,8 +45,8 @@ class DocumentStudyConfig(BaseModel):
     """Pages of the first stage; null = the same."""
     corruption: CorruptionSettings = CorruptionSettings()
     """Corruption of the document arm, and of the questions at each level."""
-    start: Stage
-    """First stage, common to both arms; its source is `read` (whole clean pages)."""
+    start: Stage | None = None
+    """First stage, common to both arms; its source is `read` (whole clean pages). null = the model as it is."""
     arm: Stage
     """What each arm does; its source is `document`: whole pages, with corrupted regions in one arm and clean in the
     other."""
@@ -62,7 +62,7 @@ def main(config: DocumentStudyConfig) -> None:
     """Train the start and all arms that are not there yet, read the held-out pages with each, compare."""
     from recipes.console import say
 
-    start = _trained(config, "start", config.start, seed=0, model=config.model.path, corrupted=False)
+    start = _start(config)
     held = held_out(config.pages, config.corruption, config.eval_pages, seed=0)
     readings: dict[str, list[dict[str, list[Reading]]]] = {arm: [] for arm in ARMS}
     before = _read_all(config.run / "start", start, held)
@@ -75,6 +75,16 @@ def main(config: DocumentStudyConfig) -> None:
     _write(config.run, rows)
     say(table(rows, len(config.seeds), config.eval_pages))
     say(f"written to {config.run / 'result.json'}")
+
+
+def _start(config: DocumentStudyConfig) -> Path:
+    """The model that both arms start from."""
+    from recipes.models import resolve_model
+
+    if config.start is None:
+        (config.run / "start").mkdir(parents=True, exist_ok=True)
+        return resolve_model(config.model)
+    return _trained(config, "start", config.start, seed=0, model=config.model.path, corrupted=False)
 
 
 def _trained(config: DocumentStudyConfig, name: str, stage: Stage, *, seed: int, model: str, corrupted: bool) -> Path:
