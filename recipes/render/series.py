@@ -24,7 +24,7 @@ RULES = ("numbers", "days", "months", "letters", "unordered")
 LARGEST = 99
 _STEPS = {
     "numbers": (-10, -5, -3, -2, -1, 1, 2, 3, 5, 10),
-    "letters": (-5, -4, -3, -2, -1, 1, 2, 3, 4, 5),
+    "letters": (-2, -1, 1, 2),
     "days": (-2, -1, 1, 2),
     "months": (-3, -2, -1, 1, 2, 3),
 }

@@ -55,8 +55,10 @@ def test_features_do_not_depend_on_order_or_company() -> None:
 
 @pytest.mark.parametrize("time", [0, 1, 17, 600])
 def test_a_package_of_one_frame_is_an_image(time: int) -> None:
-    """The same constant on every key of a package moves all scores alike, so softmax does not see it; what is left is the
-    rounding of scores, which are of the order of 100 here."""
+    """The same constant on every key of a package moves all scores alike, so softmax does not see it.
+
+    What is left is the rounding of the scores, which are of the order of 100 here.
+    """
     model, _ = shared()
     views = _views(GRIDS)
     image = _tokens(model, views, GRIDS)
