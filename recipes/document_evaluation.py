@@ -1,10 +1,13 @@
-"""How well a model reads pages: whole clean pages, and regions at each level of corruption.
+"""How well a model reads pages: whole clean pages, and one region of a page at each level of corruption.
+
+The model writes the whole page; what stands in the place of the region is its answer for it.
 
 Legend: N pages.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,14 +16,14 @@ from typing import Any
 
 from base_model.corruption_settings import CorruptionSettings
 from recipes.render import RenderSource
-from recipes.samples.pages import PageQuestions, page_sample, transcript
-from recipes.samples.prompts import READ_PROMPTS
+from recipes.render.records import Region
+from recipes.samples.pages import WHOLE_PAGE, PageQuestions, page_sample, transcript
 from recipes.samples.sample import Sample, asked, turns
 from rollouts.modes import ShortMode
 
 CLEAN_PAGE, CLEAN_REGION, LEVELS = "page, clean", "region, clean", ("low", "moderate", "high")
 TASKS = (CLEAN_PAGE, CLEAN_REGION, *(f"region, {level}" for level in LEVELS))
-"""What is measured: reading whole clean pages; reading one region, clean and at each level of corruption."""
+"""What is measured: whole clean pages, and one region, clean and at each level of corruption."""
 _BATCH = 32
 
 
@@ -54,20 +57,29 @@ def held_out(source: RenderSource, corruption: CorruptionSettings, pages: int, s
     samples: dict[str, list[Sample]] = {task: [] for task in TASKS}
     for index in range(pages):
         item = source.item("eval", seed, index)
-        page = turns(asked("image", READ_PROMPTS[0]), transcript(item.regions))
+        page = turns(asked("image", WHOLE_PAGE), transcript(item.regions))
         samples[CLEAN_PAGE].append(Sample(messages=page, images=item.images, task="ocr", place=f"page {index}"))
         for task, settings in _settings(corruption).items():
             made = page_sample(
                 item.images[0],
-                [region for region in item.regions if region.kind != "label"],
+                item.regions,
                 settings,
-                PageQuestions(at_most=1),
+                PageQuestions(refer="page", at_most=1),
                 seed=seed,
                 sample=f"page {index}",
                 place=f"page {index}",
             )
-            samples[task].append(made)
+            assert made.facts is not None
+            facts = {**made.facts, "words": _words(item.regions, made.facts["regions"][0])}
+            samples[task].append(dataclasses.replace(made, facts=facts))
     return samples
+
+
+def _words(regions: Sequence[Region], asked_for: int) -> tuple[int, int]:
+    """First word of a region, and the one after its last, in the page's transcript."""
+    order = sorted(range(len(regions)), key=lambda at: (regions[at].group, at))
+    before = sum(len(regions[at].text.split()) for at in order[: order.index(asked_for)])
+    return before, before + len(regions[asked_for].text.split())
 
 
 def _settings(corruption: CorruptionSettings) -> dict[str, CorruptionSettings | None]:
@@ -98,8 +110,16 @@ def read(model_path: Path, samples: Sequence[Sample]) -> list[Reading]:
         with torch.inference_mode():
             out = model.generate(**inputs, max_new_tokens=longest, do_sample=False)
         texts = processor.tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        readings += [Reading(text=_target(sample), read=text) for sample, text in zip(batch, texts, strict=True)]
+        readings += [_reading(sample, text) for sample, text in zip(batch, texts, strict=True)]
     return readings
+
+
+def _reading(sample: Sample, text: str) -> Reading:
+    """The whole page; or, of a page with a region in question, the words in that region's place."""
+    if sample.facts is None:
+        return Reading(text=_target(sample), read=text)
+    words = slice(*sample.facts["words"])
+    return Reading(text=" ".join(_target(sample).split()[words]), read=" ".join(text.split()[words]))
 
 
 def _target(sample: Sample) -> str:

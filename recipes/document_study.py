@@ -45,10 +45,10 @@ class DocumentStudyConfig(BaseModel):
     """Pages of the first stage; null = the same."""
     corruption: CorruptionSettings = CorruptionSettings()
     """Corruption of the document arm, and of the questions at each level."""
-    start: Stage
-    """First stage, common to both arms; its sources are `read` (whole clean pages) and `regions` (clean regions)."""
+    start: Stage | None = None
+    """First stage, common to both arms; its source is `read` (whole clean pages). null = the model as it is."""
     arm: Stage
-    """What each arm does; its sources are `read` and `document`, which is corrupted in one arm and clean in the
+    """What each arm does; its source is `document`: whole pages, with corrupted regions in one arm and clean in the
     other."""
     seeds: list[int] = Field([0, 1, 2], min_length=1)
     """Each gives both arms the same data in another order."""
@@ -62,7 +62,7 @@ def main(config: DocumentStudyConfig) -> None:
     """Train the start and all arms that are not there yet, read the held-out pages with each, compare."""
     from recipes.console import say
 
-    start = _trained(config, "start", config.start, seed=0, model=config.model.path, corrupted=False)
+    start = _start(config)
     held = held_out(config.pages, config.corruption, config.eval_pages, seed=0)
     readings: dict[str, list[dict[str, list[Reading]]]] = {arm: [] for arm in ARMS}
     before = _read_all(config.run / "start", start, held)
@@ -77,6 +77,16 @@ def main(config: DocumentStudyConfig) -> None:
     say(f"written to {config.run / 'result.json'}")
 
 
+def _start(config: DocumentStudyConfig) -> Path:
+    """The model that both arms start from."""
+    from recipes.models import resolve_model
+
+    if config.start is None:
+        (config.run / "start").mkdir(parents=True, exist_ok=True)
+        return resolve_model(config.model)
+    return _trained(config, "start", config.start, seed=0, model=config.model.path, corrupted=False)
+
+
 def _trained(config: DocumentStudyConfig, name: str, stage: Stage, *, seed: int, model: str, corrupted: bool) -> Path:
     """The model of a run of one stage, trained unless it is there."""
     from recipes.models import resolve_model
@@ -89,8 +99,12 @@ def _trained(config: DocumentStudyConfig, name: str, stage: Stage, *, seed: int,
         corruption = config.corruption.model_dump() if corrupted else None
         sources: dict[str, Any] = {
             "read": {"task": "ocr", "region_share": 0.0, "render": render},
-            "regions": {"task": "document", "corruption": None, "render": render},
-            "document": {"task": "document", "corruption": corruption, "render": render},
+            "document": {
+                "task": "document",
+                "questions": {"refer": "page"},
+                "corruption": corruption,
+                "render": render,
+            },
         }
         chosen = {key: {"kind": "rendered", **sources[key]} for key in stage.sources if key in sources}
         run_stages(

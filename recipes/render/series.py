@@ -1,5 +1,5 @@
 """Pages in large letters with a series that follows a rule: numbers at equal steps, weekdays, months, letters; or
-letters in no order.
+letters in pairs or in no order.
 
 What is hidden in a series can be worked out from what is left of it; letters in no order can only be read, so that a
 model learns to read from them. Letters are as large as the page allows, so that the smallest images are legible to the
@@ -19,12 +19,14 @@ from recipes.render.records import Kind, Look, Question
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-RULES = ("numbers", "days", "months", "letters", "unordered")
-"""Kinds of series; unordered are letters that follow no rule."""
+RULES = ("numbers", "days", "months", "letters", "pairs", "unordered")
+"""Kinds of series; pairs are rows of one letter each, unordered are letters that follow no rule."""
+_ENDLESS = ("pairs", "unordered")
+"""Of these nobody can say what comes next."""
 LARGEST = 99
 _STEPS = {
     "numbers": (-10, -5, -3, -2, -1, 1, 2, 3, 5, 10),
-    "letters": (-5, -4, -3, -2, -1, 1, 2, 3, 4, 5),
+    "letters": (-2, -1, 1, 2),
     "days": (-2, -1, 1, 2),
     "months": (-3, -2, -1, 1, 2, 3),
 }
@@ -55,8 +57,12 @@ def _fits(page: Page, entries: list[str], px: int, cell: int, rows: int) -> bool
 
 def _facts(rng: Random, rule: str) -> dict[str, Any]:
     """The rule with its numbers, and the entries as they stand on the page."""
-    if rule == "unordered":
-        return {"rule": rule, "entries": [rng.choice(LETTERS) for _ in range(ENTRIES)]}
+    if rule in _ENDLESS:
+        repeats = COLUMNS if rule == "pairs" else 1
+        return {
+            "rule": rule,
+            "entries": [x for _ in range(ENTRIES // repeats) for x in [rng.choice(LETTERS)] * repeats],
+        }
     step = rng.choice(_STEPS[rule])
     if rule != "numbers":
         start = rng.randrange(len(_NAMES[rule]))
@@ -84,7 +90,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {"days": DAYS, "months": MONTHS, "letter
 def ask(scene: Mapping[str, Any], rng: Random) -> Question:
     """An entry by its place, what comes next, or all of the page."""
     makers: list[Callable[[Mapping[str, Any], Random], Question]] = [_place, _place, _transcribe]
-    if scene["facts"]["rule"] != "unordered":
+    if scene["facts"]["rule"] not in _ENDLESS:
         makers.append(_next)
     return rng.choice(makers)(scene["facts"], rng)
 

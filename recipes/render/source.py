@@ -156,7 +156,8 @@ class RenderSource(BaseModel):
     """Colours that a grid's objects are made of, in number; one is drawn for each picture. Few give counts to ask for;
     with all ten every object must be looked at, which a model that cannot see yet learns from fastest."""
     rules: tuple[str, ...] = Field(default=Look().rules, min_length=1)
-    """What pages of kind series list: numbers, days, months, letters, or unordered letters; one is drawn for each."""
+    """What pages of kind series list: numbers, days, months, letters, pairs (of letters) or unordered (letters); one is
+    drawn for each page."""
 
     @field_validator("families")
     @classmethod

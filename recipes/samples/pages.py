@@ -4,7 +4,8 @@ In document learning (MiniCPM-V 4.5, arXiv 2509.18154, s2.2) regions of a page a
 within a page and a batch, and the target is their original text, whatever the level. How the report points at a
 region is not published. Here a region is outlined in a colour that the question names (`refer: outline`), which a
 small model learns fast and which needs no number; or the question gives its box, left, top, right, bottom in
-thousandths of the page's width and height (`refer: box`), which leaves the pixels around it alone.
+thousandths of the page's width and height (`refer: box`), which leaves the pixels around it alone; or the whole page is
+to be written, with what is corrupted in its place (`refer: page`), which needs no pointing at all.
 """
 
 from __future__ import annotations
@@ -31,14 +32,17 @@ OUTLINES = {
 """Colours of outlines, in the order in which they are used."""
 
 
+WHOLE_PAGE = "Write the original text of the whole page. Parts of it may be hard to read or hidden."
+
+
 class PageQuestions(BaseModel):
     """How regions are asked for."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
-    refer: Literal["outline", "box"] = "outline"
+    refer: Literal["outline", "box", "page"] = "outline"
     """outline: a coloured line around the region, named by its colour; box: left, top, right and bottom in thousandths
-    of the page, as text."""
+    of the page, as text; page: all text of the page is asked for (regions alone are then pointed at by outlines)."""
     at_most: int = Field(4, ge=1, le=len(OUTLINES))
     """Most regions asked for at once; on a page with more chosen ones, so many of them at random are, and the others
     are left alone."""
@@ -116,18 +120,22 @@ def page_sample(
     if not page.targets:
         raise Rejected("no_regions", f"{place}: no region of the page has text, or none was chosen.")
     pixels = page.image if corruption else image
+    levels = [target.level if corruption else "none" for target in page.targets]
+    answers = [target.text for target in page.targets]
+    facts = {"levels": levels, "texts": answers, "regions": [target.region for target in page.targets]}
+    if questions.refer == "page":
+        messages = turns(asked("image", WHOLE_PAGE), transcript(regions))
+        return Sample(messages=messages, images=(pixels,), task="document", place=place, facts=facts)
     shown, names = _pointed_at(pixels, [target.box for target in page.targets], questions)
     text = f"Write the original text {_listed(names)}. It may be hard to read or hidden."
-    answers = [target.text for target in page.targets]
     if len(answers) > 1:
         text += " Answer with a line for each, in this order."
-    levels = [target.level if corruption else "none" for target in page.targets]
     return Sample(
         messages=turns(asked("image", text), "\n".join(" ".join(answer.split()) for answer in answers)),
         images=(shown,),
         task="document",
         place=place,
-        facts={"levels": levels, "texts": answers},
+        facts=facts,
     )
 
 

@@ -168,6 +168,8 @@ def test_sizes_are_as_asked_for() -> None:
         ({"mixture": {"pages": 1}}, "there is nothing to render of kind 'pages': choose among article, table"),
         ({"mixture": {"scene": -1}}, "must not be negative"),
         ({"mixture": {"scene": 0}}, "all weights are 0"),
+        ({"cells": [2, 4]}, "must name sides among 2, 3"),
+        ({"palette": [11]}, "less than or equal to 10"),
         ({"side": (50, 100)}, "within 112 and 4096 pixels"),
         ({"side": (300, 200)}, "a smallest and a largest side"),
         ({"scripts": ("han",)}, "no font of matplotlib can write the script 'han': choose among latin, greek"),
@@ -272,3 +274,11 @@ def test_only_what_is_asked_for_is_asked() -> None:
 def test_a_question_that_no_kind_has_is_refused() -> None:
     with pytest.raises(ValueError, match="with the questions wehre: correct these"):
         RenderSource(mixture={"grid": 1}, side=(112, 120), asked=("wehre",)).item("train", 0, 0)
+
+
+def test_grids_have_the_cells_and_colours_asked_for() -> None:
+    source = RenderSource(mixture={"grid": 1}, side=(112, 120), cells=(2,), palette=(2,))
+    for item in islice(source.items("train", 0), 40):
+        assert item.scene["cells"] == 2
+        assert len({thing["colour"] for thing in item.scene["objects"]}) <= 2
+        assert 2 <= len(item.regions) <= 4
