@@ -48,8 +48,8 @@ class DocumentStudyConfig(BaseModel):
     start: Stage | None = None
     """First stage, common to both arms; its source is `read` (whole clean pages). null = the model as it is."""
     arm: Stage
-    """What each arm does; its source is `document`: whole pages, with corrupted regions in one arm and clean in the
-    other."""
+    """What each arm does; its sources are `document` (whole pages, with corrupted regions in one arm and clean in the
+    other) and `read` (whole clean pages)."""
     seeds: list[int] = Field([0, 1, 2], min_length=1)
     """Each gives both arms the same data in another order."""
     eval_pages: int = Field(200, ge=2)

@@ -304,7 +304,7 @@ def test_tiny_model_against_trl(tmp_path: Path) -> None:
     assert figures["processes"]["tandem"] == figures["processes"]["trl"]
     assert figures["processes"]["tandem"]["threads"] == 1
     # 2 prompts x 4 responses; Tandem computes each prompt once, TRL once per response.
-    assert figures["tokens"] == {"prompt": 8 * 20, "response": 8 * 6, "positions": 2 * 20 + 8 * 6}
+    assert figures["tokens"] == {"prompt": 8 * 20, "response": 8 * 6, "positions": 2 * 20 + 8 * 6, "views": 0}
     assert figures["peer_tokens"] == {"prompt": 8 * 20, "response": 8 * 6, "positions": 8 * 26}
     for prefix in ("", "peer_"):
         seconds = figures[prefix + "seconds"]

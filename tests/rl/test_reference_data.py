@@ -16,6 +16,7 @@ from base_model.packing import TokenGroup
 from recipes.models import SMOLLM2, ModelConfig, resolve_model
 from rewards.probability import probability
 from rl.config import LearnerConfig
+from rl.environment import BarePrompt
 from rl.learner import Learner, TrainGroup
 from rl.reference import _prompt_probs, branches_of, scored_probs
 from rollouts.modes import LongMode, ShortMode
@@ -66,7 +67,7 @@ def test_real_questions_in_both_modes():
         messages = [{"role": "user", "content": question}]
         bare = render_prompt(tokenizer, messages, ShortMode())
         before = prompt_span(tokenizer, prompt_ids=bare, reference=reference)
-        baseline = _prompt_probs(learner.branch_logprobs, [(bare, before)])[0]
+        baseline = _prompt_probs(learner.branch_logprobs, [BarePrompt(bare, before)])[0]
         expected_before = mean_probability(bare, before)
         for mode in (LongMode(), ShortMode()):
             prompt = render_prompt(tokenizer, messages, mode)
