@@ -44,6 +44,8 @@ class Row:
     question: str
     reference: str
     columns: dict[str, Any]
+    images: tuple[Any, ...] = ()
+    videos: tuple[Any, ...] = ()
 
     @property
     def messages(self) -> list[dict[str, str]]:
