@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -71,9 +72,9 @@ class _Files(BaseModel):
         """The stream of a split, read when it is needed. Raises ValueError for a file that is not there."""
         return OpenFiles(self, opening)
 
+    @abstractmethod
     def make(self, row: OpenRow) -> Sample:
         """The sample of a row. Raises Rejected."""
-        raise NotImplementedError
 
 
 class OpenFiles:
