@@ -14,7 +14,8 @@ from pathlib import Path
 
 from recipes.audit_cases import sample_of
 from recipes.audit_report import Result, as_text
-from recipes.report import TEMPLATES, clipped, printable
+from recipes.html_page import render_page
+from recipes.report import clipped, printable
 
 SHOWN_END = 1500
 """Characters of a response's end that are shown; the rest is in the cases file."""
@@ -121,18 +122,7 @@ def sample_cases(cases: Sequence[SheetCase], limit: int) -> list[SheetCase]:
 
 def to_html(cases: Sequence[SheetCase], names: Sequence[str], counts: Mapping[str, int]) -> str:
     """The page's text."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("audit_sheet.html").render(
-        title=_title(names), facts=_facts(cases, counts), names=names, cases=cases
-    )
+    return render_page("audit_sheet.html", title=_title(names), facts=_facts(cases, counts), names=names, cases=cases)
 
 
 def to_markdown(cases: Sequence[SheetCase], names: Sequence[str], counts: Mapping[str, int]) -> str:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from recipes.cli import run_recipe
 from recipes.console import say
-from recipes.recipe_stages import Stage, call, can_resume
+from recipes.recipe_stages import Stage, call, run_all
 
 MODES = ("short", "long", "hybrid")
 SMALL_WARMUP = ["--steps", "20", "--task.size", "1000"]
@@ -74,16 +74,9 @@ def main(config: DemoConfig) -> int:
     started = time.perf_counter()
     out = config.out or Path("runs/demo_small" if config.small else "runs/demo")
     todo = stages(out, config.small)
-    for number, stage in enumerate(todo, 1):
-        say(f"\n[{number}/{len(todo) + 1}] {stage.title}")
-        if stage.product.is_file():
-            say(f"done already: {stage.product}")
-            continue
-        resume = ["--resume", "true"] if can_resume(stage) else []
-        status = call([*stage.arguments, *resume])
-        if status:
-            say(f"the stage ended with status {status}; mend its cause and call the demo again: it goes on from here")
-            return status
+    status = run_all(todo, "demo")
+    if status:
+        return status
     say(f"\n[{len(todo) + 1}/{len(todo) + 1}] comparison")
     runs = [out / name for name in ("warmup", *MODES)]
     status = call(["recipes.compare", *map(str, runs), "--out", str(out)])

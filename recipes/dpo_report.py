@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipes.comparison_table import duration
-from recipes.report import TEMPLATES, clipped, data_uri, printable
+from recipes.html_page import render_page
+from recipes.report import clipped, data_uri, printable
 from recipes.run_records import Run, load_run, number
 
 if TYPE_CHECKING:
@@ -36,20 +37,12 @@ CURVES: tuple[tuple[str, dict[str, str], str | None], ...] = (
 
 def write_dpo_report(run_dir: Path) -> Path:
     """Writes report.html and plots/dpo.png of a run into its directory. Raises ValueError when it holds no run."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     from rl.files import atomic_write_text
 
     run = load_run(Path(run_dir))
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     evaluations = _evaluations(run.path)
-    page = environment.get_template("dpo_report.html").render(
+    page = render_page(
+        "dpo_report.html",
         title=printable(run.name),
         problems=[printable(problem) for problem in run.problems],
         facts=[("steps", str(run.steps)), ("time", duration(run.seconds))],

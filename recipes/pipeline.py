@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from recipes.cli import CONFIGS, load_config, run_recipe
 from recipes.console import say
-from recipes.recipe_stages import Stage, call, can_resume
+from recipes.recipe_stages import Stage, run_all
 from recipes.stage_config import StagedConfig
 from recipes.tasks import TaskConfig
 
@@ -126,15 +126,9 @@ def main(config: PipelineConfig) -> int:
     started = time.perf_counter()
     out = config.out or Path("runs/pipeline_small" if config.small else "runs/pipeline")
     todo = stages(out, config.small)
-    for number, stage in enumerate(todo, 1):
-        say(f"\n[{number}/{len(todo) + 1}] {stage.title}")
-        if stage.product.is_file():
-            say(f"done already: {stage.product}")
-            continue
-        status = call([*stage.arguments, *(["--resume", "true"] if can_resume(stage) else [])])
-        if status:
-            say(f"the stage ended with status {status}; mend its cause and call the pipeline again: it goes on there")
-            return status
+    status = run_all(todo, "pipeline")
+    if status:
+        return status
     say(f"\n[{len(todo) + 1}/{len(todo) + 1}] report")
     report = write_pipeline_report(out, config.small)
     say(f"\nthe pipeline took {(time.perf_counter() - started) / 60:.1f} minutes; open {report}")

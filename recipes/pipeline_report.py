@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from recipes.comparison_table import HEADERS, accuracy_cell, duration, rows, tokens_cell
+from recipes.html_page import render_page
 from recipes.pipeline import PRETRAIN, RL, SFT, models, task_config, training_config
 from recipes.pipeline_plots import draw_pipeline_plots
-from recipes.report import TEMPLATES, clipped, data_uri, printable
+from recipes.report import clipped, data_uri, printable
 from recipes.run_records import MODES, Run, load_run, number, read_evaluation
 from recipes.stage_config import Stage
 
@@ -44,21 +45,13 @@ def write_pipeline_report(out: Path, small: bool) -> Path:
     Raises:
         ValueError: a run or an evaluation of the pipeline is missing.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     from rl.files import atomic_write_text
 
     runs = {name: load_run(out / name) for name in (PRETRAIN, SFT, RL)}
     found = [Evaluated(title=model.title, run=_evaluation(model.evaluation)) for model in models(out, small)]
     plots = draw_pipeline_plots(found, list(runs.values()), out / "plots")
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("pipeline.html").render(
+    page = render_page(
+        "pipeline.html",
         title=f"From nothing: {printable(out.name)}",
         stages=_stage_rows(out, small, runs),
         models=[_model_row(each) for each in found],

@@ -31,6 +31,28 @@ def can_resume(stage: Stage) -> bool:
     return stage.product.name == "run.json" and (stage.run / "config.yaml").is_file()
 
 
+def run_all(todo: Sequence[Stage], job: str) -> int:
+    """Run the stages that are not done yet, resuming an interrupted one; ends with the first that fails.
+
+    Args:
+        todo: The stages, in order; one more follows, which the caller announces.
+        job: What they are called together, in messages.
+
+    Returns:
+        The exit status of the stage that failed; 0 if none did.
+    """
+    for number, stage in enumerate(todo, 1):
+        say(f"\n[{number}/{len(todo) + 1}] {stage.title}")
+        if stage.product.is_file():
+            say(f"done already: {stage.product}")
+            continue
+        status = call([*stage.arguments, *(["--resume", "true"] if can_resume(stage) else [])])
+        if status:
+            say(f"the stage ended with status {status}; mend its cause and call the {job} again: it goes on from here")
+            return status
+    return 0
+
+
 def call(arguments: Sequence[str]) -> int:
     """Run a recipe in a process of its own (vLLM and the trainer leave nothing behind), its output shown as it
     comes; returns its exit status.

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from recipes.comparison_table import HEADERS, duration, rows
+from recipes.html_page import render_page
 from recipes.plots import colours, draw_plots, short_count
 from recipes.run_records import MODES, Run, load_run, number
 
-TEMPLATES = Path(__file__).parent / "templates"
 SHOWN_CHARACTERS = 3000
 """A longer response is cut in the page; it is whole in the run directory."""
 
@@ -81,17 +81,9 @@ def write_report(runs: Sequence[Run], out: Path, *, title: str, examples: int = 
 
 def render(runs: Sequence[Run], plots: Sequence[tuple[str, Path]], *, title: str, examples: int) -> str:
     """The page's text."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     colour = colours(runs)
-    return environment.get_template("report.html").render(
+    return render_page(
+        "report.html",
         title=printable(title),
         headers=HEADERS,
         rows=[

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-import recipes.demo as demo
+from recipes import demo, recipe_stages
 from recipes.demo import DemoConfig, main, stages
 
 
@@ -30,7 +30,8 @@ def test_every_stage_is_a_valid_call(tmp_path: Path, small: bool) -> None:
 
 def test_finished_stages_are_left_alone_and_broken_ones_resumed(tmp_path: Path, monkeypatch) -> None:
     calls: list[list[str]] = []
-    monkeypatch.setattr(demo, "call", lambda arguments: calls.append(list(arguments)) or 0)
+    for module in (demo, recipe_stages):
+        monkeypatch.setattr(module, "call", lambda arguments: calls.append(list(arguments)) or 0)
     todo = stages(tmp_path, small=True)
     for stage in todo[:3]:
         stage.run.mkdir(exist_ok=True)
@@ -42,6 +43,6 @@ def test_finished_stages_are_left_alone_and_broken_ones_resumed(tmp_path: Path, 
     assert calls[0][-2:] == ["--resume", "true"]
     assert "--resume" not in calls[1]
     calls.clear()
-    monkeypatch.setattr(demo, "call", lambda arguments: calls.append(list(arguments)) or 3)
+    monkeypatch.setattr(recipe_stages, "call", lambda arguments: calls.append(list(arguments)) or 3)
     assert main(DemoConfig(out=tmp_path, small=True)) == 3
     assert len(calls) == 1, "a stage that fails ends the demo"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import recipes.pipeline as pipeline
+from recipes import recipe_stages
 from recipes.cli import CONFIGS, load_config
 from recipes.evaluate import EvaluateConfig
 from recipes.hybrid_grpo import HybridGrpoConfig
@@ -82,7 +82,7 @@ def test_what_is_evaluated_is_what_was_trained_and_never_shown() -> None:
 
 def test_finished_stages_are_left_alone_and_broken_ones_resumed(tmp_path: Path, monkeypatch) -> None:
     calls: list[list[str]] = []
-    monkeypatch.setattr(pipeline, "call", lambda arguments: calls.append(list(arguments)) or 0)
+    monkeypatch.setattr(recipe_stages, "call", lambda arguments: calls.append(list(arguments)) or 0)
     monkeypatch.setattr("recipes.pipeline_report.write_pipeline_report", lambda out, small: out / "report.html")
     todo = stages(tmp_path, small=True)
     for stage in todo[:3]:
@@ -96,6 +96,6 @@ def test_finished_stages_are_left_alone_and_broken_ones_resumed(tmp_path: Path, 
     assert calls[0][-2:] == ["--resume", "true"]
     assert not any("--resume" in each for each in calls[1:])
     calls.clear()
-    monkeypatch.setattr(pipeline, "call", lambda arguments: calls.append(list(arguments)) or 3)
+    monkeypatch.setattr(recipe_stages, "call", lambda arguments: calls.append(list(arguments)) or 3)
     assert main(PipelineConfig(out=tmp_path, small=True)) == 3
     assert len(calls) == 1, "a stage that fails ends the pipeline"
