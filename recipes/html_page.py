@@ -1,4 +1,4 @@
-"""Self-contained HTML pages from the templates: all that is shown is escaped, and a name that is not given is an error."""
+"""Self-contained HTML pages from the templates: shown text is escaped, and a missing name is an error."""
 
 from __future__ import annotations
 
