@@ -305,7 +305,7 @@ def test_tiny_model_against_trl(tmp_path: Path) -> None:
     assert figures["processes"]["tandem"]["threads"] == 1
     # 2 prompts x 4 responses; Tandem computes each prompt once, TRL once per response.
     assert figures["tokens"] == {"prompt": 8 * 20, "response": 8 * 6, "positions": 2 * 20 + 8 * 6, "views": 0}
-    assert figures["peer_tokens"] == {"prompt": 8 * 20, "response": 8 * 6, "positions": 8 * 26}
+    assert figures["peer_tokens"] == {"prompt": 8 * 20, "response": 8 * 6, "positions": 8 * 26, "views": 0}
     for prefix in ("", "peer_"):
         seconds = figures[prefix + "seconds"]
         assert 0 < seconds < time.time() - started
