@@ -112,23 +112,42 @@ def _form(question: Question, rng: Random, short_share: float) -> Form:
     return "short" if rng.random() < short_share else "free"
 
 
-def _item(place: Mapping[str, Any], drawing: Drawing, question: Question, form: Form) -> Item:
-    """Puts the question into words for the form of its answer."""
+def _worded(question: Question, form: Form) -> tuple[str, str]:
+    """The question with how to answer it, and that answer."""
     sentence = bool(question.sentence) and form == "free"
     hint = "Answer in a full sentence." if sentence else question.hint
-    text = f"{question.text} {hint}".strip()
+    return f"{question.text} {hint}".strip(), question.sentence if sentence else question.answer
+
+
+def _item(place: Mapping[str, Any], drawing: Drawing, question: Question, form: Form) -> Item:
+    """Puts the question into words for the form of its answer."""
+    text, reference = _worded(question, form)
     media = {"type": "image" if drawing.times is None else "video"}
     return Item(
         **place,
         images=drawing.images,
         times=drawing.times,
         messages=({"role": "user", "content": [media, {"type": "text", "text": text}]},),
-        reference=question.sentence if sentence else question.answer,
+        reference=reference,
         solution=question.steps,
         form=form,
         regions=drawing.regions,
         asked=question,
     )
+
+
+def further_questions(item: Item, rng: Random, count: int, asked: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """(question, answer) of other questions about an item, as short as its own; at most `count`, all different."""
+    first = item.messages[0]["content"][1]["text"]
+    found: dict[str, str] = {}
+    for _ in range(_QUESTIONS):
+        if len(found) == count:
+            break
+        question = KINDS[item.kind].ask(item.scene, rng)
+        text, answer = _worded(question, item.form)
+        if (not asked or question.kind in asked) and text != first:
+            found.setdefault(text, answer)
+    return list(found.items())
 
 
 class RenderSource(BaseModel):

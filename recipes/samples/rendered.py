@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from base_model.corruption_settings import CorruptionSettings
 from recipes.render.captions import caption
 from recipes.render.records import Item, Region, random_of
-from recipes.render.source import KINDS, RenderSource
+from recipes.render.source import KINDS, RenderSource, further_questions
 from recipes.samples.media import Opening
 from recipes.samples.pages import PAGE_KINDS, PageQuestions, page_sample, read_sample, transcript
 from recipes.samples.prompts import CAPTION_PROMPTS, CLIP_PROMPTS, READ_PROMPTS
@@ -40,6 +40,9 @@ class RenderedSamples(BaseModel):
     render: RenderSource = RenderSource()
     """Mixture of kinds, sizes, scripts and forms of answers; ocr, document and text take the kinds with text alone
     (article, table, receipt, formulas, series)."""
+    rounds: int = Field(1, ge=1, le=20)
+    """qa: questions about each picture in one conversation, all but the last answered at once: many answers to learn
+    from for each look at a picture."""
     region_share: float = Field(0.5, ge=0, le=1)
     """ocr: share of the samples that read one region; the others read the whole page."""
     questions: PageQuestions = PageQuestions()
@@ -103,7 +106,12 @@ class OpenRendered:
         return {"videos": (open_video({"frames": item.images, "times": item.times}, settings),)}
 
     def _qa(self, item: Item, rng: Random) -> Sample:
-        messages = (*item.messages, turns("", item.reference, item.solution)[1])
+        others = further_questions(item, rng, self.config.rounds - 1, self.config.render.asked)
+        exchanges = [*others, (item.messages[0]["content"][1]["text"], item.reference)]
+        texts = [turn for question, answer in exchanges for turn in turns(question, answer)]
+        media, first = item.messages[0]["content"][0], texts[0]
+        opening = {"role": "user", "content": [media, {"type": "text", "text": first["content"]}]}
+        messages = (opening, *texts[1:-1], turns("", item.reference, item.solution)[1])
         return Sample(messages=messages, **self._media(item), task="qa", place=_place(item))
 
     def _caption(self, item: Item, rng: Random) -> Sample:
