@@ -12,7 +12,8 @@ from PIL import Image
 
 from recipes import best_of_n, dpo
 from recipes.best_of_n import BestOfNConfig
-from recipes.dpo import CACHE, LEFT_OUT, DpoConfig
+from recipes.dpo import CACHE, DpoConfig
+from recipes.dpo_data import LEFT_OUT
 from recipes.thumbnails import image_thumbnail, is_thumbnail, video_thumbnail
 from tests.base_model.vlm.small import picture
 from tests.recipes.preference_pairs import write_pairs
@@ -122,6 +123,10 @@ def test_a_resumed_run_ends_like_an_undisturbed_one(folder: Path, run: Path) -> 
         (copy / name).unlink()
     config = (copy / "config.yaml").read_text().replace(str(run), str(copy))
     (copy / "config.yaml").write_text(config)
+    shutil.move(folder / "5.png", folder / "away.png")
+    with pytest.raises(ValueError, match="line 6 was used when the run began, and is not now"):
+        dpo.main(make_config(folder, "resumed", resume=True))
+    shutil.move(folder / "away.png", folder / "5.png")
     dpo.main(make_config(folder, "resumed", resume=True))
     assert comparable(records(copy / "metrics.jsonl")) == comparable(records(run / "metrics.jsonl"))
     weights = f"checkpoints/step_{STEPS}/model.safetensors"
