@@ -41,8 +41,8 @@ class RenderedSamples(BaseModel):
     """Mixture of kinds, sizes, scripts and forms of answers; ocr, document and text take the kinds with text alone
     (article, table, receipt, formulas, series)."""
     rounds: int = Field(1, ge=1, le=20)
-    """qa: questions about each picture in one conversation, all but the last answered at once: many answers to learn
-    from for each look at a picture."""
+    """qa: most questions about one picture in a conversation, each number equally likely; all but the last are answered
+    at once. Several give many answers to learn from for each look at a picture."""
     region_share: float = Field(0.5, ge=0, le=1)
     """ocr: share of the samples that read one region; the others read the whole page."""
     questions: PageQuestions = PageQuestions()
@@ -106,7 +106,7 @@ class OpenRendered:
         return {"videos": (open_video({"frames": item.images, "times": item.times}, settings),)}
 
     def _qa(self, item: Item, rng: Random) -> Sample:
-        others = further_questions(item, rng, self.config.rounds - 1, self.config.render.asked)
+        others = further_questions(item, rng, rng.randrange(self.config.rounds), self.config.render.asked)
         exchanges = [*others, (item.messages[0]["content"][1]["text"], item.reference)]
         texts = [turn for question, answer in exchanges for turn in turns(question, answer)]
         media, first = item.messages[0]["content"][0], texts[0]
