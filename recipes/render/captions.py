@@ -16,6 +16,7 @@ from recipes.render.records import Item
 from recipes.render.scene import box_of
 from recipes.render.shapes import a, named
 from recipes.render.table import markdown
+from recipes.render.turns import story
 from recipes.render.words import capital, cents, listing, plural
 
 Scene = Mapping[str, Any]
@@ -186,4 +187,5 @@ _WRITERS: dict[str, Callable[[Scene], str]] = {
     "grid": _grid,
     "series": _series,
     "clip": _clip,
+    "turns": lambda scene: story(scene["objects"]),
 }
