@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,13 +37,13 @@ def accuracy_table(checked: Sequence[CheckedVerdict], *, seed: int = 0) -> list[
     the probability that a true claim has a larger p_yes - p_no than a false one (ties count half), None where there are
     not both, with its bootstrap interval.
     """
-    names: list[tuple[str, Callable[[CheckedVerdict], bool]]] = [("all", lambda item: True)]
-    for kind in dict.fromkeys(item.verdict.claim.kind for item in checked):
-        names.append((kind.value, lambda item, kind=kind: item.verdict.claim.kind is kind))  # type: ignore[misc]
-    groups = list(dict.fromkeys(item.group for item in checked if item.group))
-    for group in groups if len(groups) > 1 else []:
-        names.append((group, lambda item, group=group: item.group == group))  # type: ignore[misc]
-    return [_row(name, [item for item in checked if belongs(item)], seed) for name, belongs in names]
+    parts: dict[str, list[CheckedVerdict]] = {"all": list(checked)}
+    groups = {item.group for item in checked if item.group}
+    for item in checked:
+        parts.setdefault(item.verdict.claim.kind.value, []).append(item)
+    for item in checked if len(groups) > 1 else ():
+        parts.setdefault(item.group, []).append(item)
+    return [_row(name, part, seed) for name, part in parts.items()]
 
 
 def _row(name: str, checked: Sequence[CheckedVerdict], seed: int) -> dict[str, Any]:
