@@ -36,6 +36,8 @@ class VideoUpgradeConfig(StagedConfig):
     """The source whose held-out samples are asked."""
     questions: int = Field(200, ge=1)
     """Held-out questions."""
+    max_tokens: int = Field(96, ge=1)
+    """Longest answer in tokens. Answers are given in long mode if the second stage trains it, else in short mode."""
     packages: tuple[int, ...] = (1, 6)
     """Package sizes that clips are read with."""
     fps: float = Field(3.0, gt=0)
@@ -128,9 +130,11 @@ def _questions(config: VideoUpgradeConfig, package: int) -> list[Sample]:
 
 
 def _accuracy(config: VideoUpgradeConfig, model: Any, processor: Any, samples: Sequence[Sample]) -> float:
-    from recipes.greedy import greedy_answers, same_answer
+    from recipes.greedy import answer_of, greedy_answers, same_answer
 
-    answers = greedy_answers(model, processor, samples, config.stages[1].modes.short)
+    *_, mode = config.stages[1].modes.active()
+    texts = greedy_answers(model, processor, samples, mode, max_tokens=config.max_tokens)
+    answers = [answer_of(text, mode) for text in texts]
     return mean(same_answer(answer, sample.answer) for answer, sample in zip(answers, samples, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""What an image or video is, whatever it is called: a hash of its content, for keys of caches."""
+"""What tells images and videos apart: a hash of their content, wherever their files lie."""
 
 from __future__ import annotations
 
@@ -9,21 +9,32 @@ from typing import Any
 
 
 def media_hash(handle: Any) -> str:
-    """A hash of an image's or video's content: equal for a file and a copy of it, another one once its bytes change.
+    """Hash of an image or video as a data row has it.
 
     Args:
-        handle: Path, content of a file, PIL image, or a mapping of `frames` (in any of these forms) and `times`.
+        handle: path, content of a file, PIL image, or a mapping of `frames` (such handles) and `times` (seconds).
+
+    Returns:
+        Hexadecimal digits; those of a file are those of its content.
 
     Raises:
-        OSError: A file cannot be read.
+        OSError: a file cannot be read.
+        ValueError: it is none of these.
     """
+    digest = hashlib.sha256()
     if isinstance(handle, str | Path):
         with open(handle, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    if isinstance(handle, Mapping):
-        content = "\0".join([*map(media_hash, handle["frames"]), repr(list(handle["times"]))]).encode()
+            while block := file.read(2**22):
+                digest.update(block)
     elif isinstance(handle, bytes):
-        content = handle
+        digest.update(handle)
+    elif isinstance(handle, Mapping) and isinstance(handle.get("frames"), list | tuple) and "times" in handle:
+        for frame in handle["frames"]:
+            digest.update(media_hash(frame).encode())
+        digest.update(repr([float(time) for time in handle["times"]]).encode())
+    elif hasattr(handle, "tobytes") and hasattr(handle, "mode"):
+        digest.update(repr((handle.mode, handle.size)).encode())
+        digest.update(handle.tobytes())
     else:
-        content = repr((handle.mode, handle.size)).encode() + handle.tobytes()
-    return hashlib.sha256(content).hexdigest()
+        raise ValueError(f"{handle!r:.80} is not an image or video: give the path of a file")
+    return digest.hexdigest()

@@ -13,6 +13,7 @@ from typing import Any
 from recipes.render.grid import Thing, check, exists, phrase_at, plan_things, told
 from recipes.render.records import Drawing, Kind, Look, Question, Region
 from recipes.render.shapes import counted, named, paint
+from recipes.render.words import capital
 
 RATE = 2
 """Frames per second."""
@@ -53,7 +54,7 @@ def draw(scene: Mapping[str, Any]) -> Drawing:
 
 def ask(scene: Mapping[str, Any], rng: Random) -> Question:
     """What is where, whether a colour is seen, the first and last, which of two comes first, how many, captions."""
-    makers = [_at, _at, _exists, _check, _end, _end, _before, _how_many, _caption, _caption]
+    makers = [_at, _at, _exists, _check, _end, _end, _before, _order, _how_many, _caption, _caption]
     question = None
     while question is None:
         question = rng.choice(makers)(scene["objects"], rng)
@@ -117,6 +118,24 @@ def _before(things: Sequence[Thing], rng: Random) -> Question | None:
         sentence=f"First one appears {phrase_at(answer)}.",
         steps=f"{story(things)}\nSo {answer} comes first.",
         hint="Answer with its place.",
+    )
+
+
+def _order(things: Sequence[Thing], rng: Random) -> Question | None:
+    """Whether the object at one place appears before the one at another."""
+    if len(things) < 2:
+        return None
+    first, second = rng.sample(range(len(things)), 2)
+    one, other = things[first], things[second]
+    answer = "yes" if first < second else "no"
+    return Question(
+        kind="order",
+        args={"places": [one["place"], other["place"]]},
+        text=f"Does the {one['place']} object appear before the {other['place']} object?",
+        answer=answer,
+        sentence=f"{capital(answer)}, the {one['place']} object appears {'before' if first < second else 'after'} it.",
+        steps=f"{story(things)}\nSo {answer}.",
+        hint="Answer with yes or no.",
     )
 
 

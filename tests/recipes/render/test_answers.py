@@ -511,6 +511,13 @@ def turns_before(item: Item) -> str:
     return min(item.asked.args["places"], key=places.index)
 
 
+@answer("turns.order")
+def turns_order(item: Item) -> str:
+    first, second = item.asked.args["places"]
+    places = [place for place, _ in appearing(item)]
+    return "yes" if places.index(first) < places.index(second) else "no"
+
+
 @answer("turns.count")
 def turns_count(item: Item) -> str:
     return str(len(appearing(item)))
