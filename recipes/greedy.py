@@ -43,6 +43,11 @@ def _decoded(model: Any, processor: Any, samples: Sequence[Sample], mode: Mode, 
     return [text.strip() for text in processor.tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], True)]
 
 
+def answer_of(text: str, mode: Mode) -> str:
+    """The answer without the thinking before it; empty if the thinking never ended."""
+    return text.partition(mode.think_close)[2] if mode.thinks else text
+
+
 def same_answer(answer: str, reference: str) -> bool:
     """Whether two short answers are equal but for case, spaces and a final full stop."""
     return _plain(answer) == _plain(reference)

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from recipes.greedy import same_answer
+from recipes.greedy import answer_of, same_answer
 from recipes.stage_config import StagedConfig
 from recipes.stage_data import StageData
 from recipes.video_upgrade import VideoUpgradeConfig, main, summary
+from rollouts.modes import ModesConfig
 from tests.base_model.vlm.small import tiny
 
 CLIPS = {"kind": "rendered", "render": {"mixture": {"clip": 1}, "side": [112, 112], "short_share": 1.0}}
@@ -55,6 +56,13 @@ def test_the_summary_gives_paired_gains_with_intervals() -> None:
     # 4.303 x 0.1 / sqrt(3)
     assert table["before, packages of 6"]["interval"] == pytest.approx(0.2483, abs=1e-3)
     assert math.isnan(summary(results[:1])["after, packages of 6"]["interval"])
+
+
+def test_the_answer_of_a_thinking_mode_follows_the_thinking() -> None:
+    modes = ModesConfig()
+    assert answer_of("One after another: top left red square.\n</think>\n\nred", modes.long).strip() == "red"
+    assert answer_of("One after another: top left", modes.long) == ""
+    assert answer_of("red", modes.short) == "red"
 
 
 def test_answers_are_equal_but_for_case_and_a_full_stop() -> None:
