@@ -30,7 +30,7 @@ from rollouts.process import EngineError, WorkerDiedError, WorkerProcess, worker
 from rollouts.prompts import split_response
 from rollouts.records import PromptMedia, Request, Rollout, Status
 from rollouts.weights import WeightsImage, checkpoint_shapes, select_tensors
-from rollouts.wire import WireMedia, WireRequest, WireResult, WireText
+from rollouts.wire import WireChoice, WireMedia, WireRequest, WireResult, WireText
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +43,8 @@ PLUGIN, PLUGIN_ARCHITECTURE = "tandem_vlm", "MiniCPMV"
 Progress = Callable[[int, int], None]
 OnResult = Callable[[int, Rollout], None]
 """(index of the request, its rollout), as soon as it is finished; in the order of finishing, each index once."""
+OnChoice = Callable[[int, list[float]], None]
+"""(index of the prompt, log-probabilities of its tokens), in the same way."""
 
 
 class Engine(Protocol):
@@ -74,6 +76,21 @@ class Engine(Protocol):
         """Log-probabilities, at temperature 1, of each continuation's tokens after its prefix, whose images and videos
         are in `media`.
         """
+        ...
+
+    def next_logprobs(
+        self,
+        prompts: Sequence[Sequence[int]],
+        token_ids: Sequence[Sequence[int]],
+        on_progress: Progress | None = None,
+        media: Sequence[PromptMedia | None] | None = None,
+        on_result: OnChoice | None = None,
+    ) -> list[list[float]]:
+        """Log-probabilities, at temperature 1, of some tokens as the first one after each prompt."""
+        ...
+
+    def check_prompt(self, prompt: Sequence[int], media: PromptMedia | None = None) -> None:
+        """Raises ValueError where a prompt cannot be asked, in a sentence; for one of many that are to go on."""
         ...
 
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
@@ -335,6 +352,63 @@ class VLLMEngine:
                 scores[index] = values
         return scores
 
+    def next_logprobs(
+        self,
+        prompts: Sequence[Sequence[int]],
+        token_ids: Sequence[Sequence[int]],
+        on_progress: Progress | None = None,
+        media: Sequence[PromptMedia | None] | None = None,
+        on_result: OnChoice | None = None,
+    ) -> list[list[float]]:
+        """Log-probabilities, at temperature 1, of some tokens as the first one after each prompt.
+
+        They are those of the softmax over the whole vocabulary, from one forward pass per prompt. Prompts that begin
+        alike, with the same media, share that part in the prefix cache.
+
+        Args:
+            prompts: Token ids; those of a prompt with media begin with its ids, and may go on.
+            token_ids: The tokens of interest of each prompt, 1 to 128 different ones.
+            on_progress: Called with (done, total).
+            media: Images and videos of each prompt; None = there are none.
+            on_result: Called with (index, log-probabilities) as each is known; what it raises ends the call.
+
+        Returns:
+            A list per prompt, in the order of its tokens; not finite where the model's output is not.
+
+        Raises:
+            ValueError: An empty prompt, one longer than the context, or media that the model cannot take.
+        """
+        packer, wire = MediaPacker(), []
+        given = media if media is not None else [None] * len(prompts)
+        for prompt, tokens, item in zip(prompts, token_ids, given, strict=True):
+            self.check_prompt(prompt, item)
+            packed = packer.pack(item) if item is not None and _has_media(item) else None
+            wire.append(WireChoice(tuple(prompt), tuple(tokens), packed))
+        found: dict[int, list[float]] = {}
+
+        def take(index: int, values: list[float]) -> None:
+            if index not in found:  # a worker that replaces a dead one sends everything again, with the same numbers
+                found[index] = values
+                if on_result is not None:
+                    on_result(index, values)
+
+        if wire:
+            self._call(("choose", wire), on_progress, take)
+        return [found[index] for index in range(len(wire))]
+
+    def check_prompt(self, prompt: Sequence[int], media: PromptMedia | None = None) -> None:
+        """Refuses a prompt that cannot be asked.
+
+        Raises:
+            ValueError: It is empty, leaves no room for a token, or has media that the model cannot take.
+        """
+        if not prompt or len(prompt) >= self.config.max_model_len:
+            raise ValueError(
+                f"the prompt has {len(prompt)} tokens, but engine.max_model_len is {self.config.max_model_len} and one "
+                "token must be left; raise max_model_len or drop the row"
+            )
+        self._check_media("the prompt", media)
+
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Replaces all weights; what is generated next carries `version`.
 
@@ -396,8 +470,13 @@ class VLLMEngine:
 
     def _packed(self, name: str, media: PromptMedia | None, packer: MediaPacker) -> WireMedia | None:
         """Media as they are sent, after a check that the model takes them."""
-        if media is None or not (media.images or media.videos):
-            return None
+        self._check_media(name, media)
+        return packer.pack(media) if media is not None and _has_media(media) else None
+
+    def _check_media(self, name: str, media: PromptMedia | None) -> None:
+        """Raises ValueError where the model cannot take the images and videos."""
+        if media is None or not _has_media(media):
+            return
         if not self._reads_images:
             raise ValueError(f"{name} has images or videos, but {self._path} is a language model; leave them out")
         for kind, items, most in (
@@ -408,7 +487,6 @@ class VLLMEngine:
                 raise ValueError(
                     f"{name} has {len(items)} {kind}, but engine.max_{kind} is {most}; raise it or drop the row"
                 )
-        return packer.pack(media)
 
     def _check_text(self, index: int, prefix: int, continuation: int) -> None:
         if prefix < 1:
@@ -453,7 +531,7 @@ class VLLMEngine:
         self,
         message: tuple[Any, ...],
         on_progress: Progress | None = None,
-        on_part: Callable[[int, WireResult], None] | None = None,
+        on_part: Callable[[int, Any], None] | None = None,
     ) -> Any:
         """Answer of a worker that has the current weights; a worker that dies meanwhile is replaced."""
         for attempt in range(self.config.max_restarts + 1):
@@ -502,6 +580,10 @@ class VLLMEngine:
             self._finalizer.detach()
             self._worker.kill()
             self._worker = None
+
+
+def _has_media(media: PromptMedia) -> bool:
+    return bool(media.images or media.videos)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from rollouts.pool_team import Recovery, Team
 from rollouts.process import EngineError
 from rollouts.records import Request, Rollout
 from rollouts.routing import Item, LengthPredictor
+from rollouts.wire import WireChoice
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,6 +120,11 @@ class EnginePool(VLLMEngine):
         with self._one_call():
             return super().score(*args, **kwargs)
 
+    def next_logprobs(self, *args: Any, **kwargs: Any) -> list[list[float]]:
+        """Log-probabilities of first tokens; see `VLLMEngine.next_logprobs`."""
+        with self._one_call():
+            return super().next_logprobs(*args, **kwargs)
+
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Replaces all weights in all workers; see `VLLMEngine.load_weights`.
 
@@ -173,10 +179,20 @@ class EnginePool(VLLMEngine):
             raise
 
     def _items(self, name: str, wire: Sequence[Any]) -> list[Item]:
-        """What the router is told of requests to generate, or of texts to score."""
+        """What the router is told of requests to generate, of prompts whose next token matters, or of texts to score."""
         if name == "score":
             return [Item(index, len(text[0]), 1.0) for index, text in enumerate(wire)]
+        if name == "choose":  # questions about one image stay together
+            return [
+                Item(_media_names(choice) or index, len(choice.prompt_ids), 1.0) for index, choice in enumerate(wire)
+            ]
         return [
             Item(request.prompt_ids, len(request.prompt_ids), min(expected, request.max_tokens))
             for request, expected in zip(wire, self._expected, strict=True)
         ]
+
+
+def _media_names(choice: WireChoice) -> tuple[str, ...]:
+    """What tells the images and videos of a prompt apart from those of others."""
+    media = choice.media
+    return tuple(item.uuid for item in (*media.images, *media.videos)) if media else ()

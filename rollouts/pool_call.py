@@ -47,7 +47,7 @@ class Call:
         """
         Args:
             team: The workers.
-            name: Of the message: generate or score.
+            name: Of the message: generate, choose or score.
             wire: What each request is to the worker.
             items: What each request is to the router.
             on_progress: Called with (done, total).
@@ -134,7 +134,7 @@ class Call:
         self._team.note_ready(host)
 
     def _on_progress(self, host: Host, done: int, total: int) -> None:
-        self._running[host] = 0 if self._name == "generate" else done
+        self._running[host] = done if self._name == "score" else 0
         self._tell_progress()
 
     def _tell_progress(self) -> None:

@@ -38,7 +38,7 @@ class SeededSampler(Sampler):
             logprobs_mode_override: Not used: there is one kind of log-probability here.
 
         Returns:
-            [B] token ids and [B, 1] their log-probabilities.
+            [B] token ids and [B, 1] their log-probabilities; [B, V] those of all tokens where a request names some.
         """
         meta = sampling_metadata
         greedy_B = None if meta.all_random else logits.argmax(-1)
@@ -47,12 +47,12 @@ class SeededSampler(Sampler):
         norm_B = logits.logsumexp(-1)
         if meta.all_greedy:
             sampled_B = greedy_B
-            return sampled_B, _logprob(logits, sampled_B, norm_B)
+            return sampled_B, _logprobs(logits, sampled_B, norm_B, meta)
         weights_BV = self._truncated(logits, meta)
         sampled_B = draw(weights_BV, _uniforms(meta.generators, logits))
         if greedy_B is not None:
             sampled_B = torch.where(meta.temperature < 1e-5, greedy_B, sampled_B)
-        return sampled_B, _logprob(logits, sampled_B, norm_B)
+        return sampled_B, _logprobs(logits, sampled_B, norm_B, meta)
 
     @staticmethod
     def _truncated(logits: Tensor, meta: Any) -> Tensor:
@@ -81,8 +81,12 @@ class SeededSampler(Sampler):
         return LogprobsTensors(ids_N1.to(torch.int32), values_N1, torch.zeros_like(token_ids))
 
 
-def _logprob(logits_BV: Tensor, tokens_B: Tensor, norm_B: Tensor) -> Tensor:
-    """[B, 1] log-probabilities of the tokens, given the log-sum-exp of their rows."""
+def _logprobs(logits_BV: Tensor, tokens_B: Tensor, norm_B: Tensor, meta: Any) -> Tensor:
+    """[B, 1] log-probabilities of the tokens, given the log-sum-exp of their rows; of all [B, V] where a request names
+    tokens that it wants.
+    """
+    if meta.logprob_token_ids:
+        return logits_BV - norm_B.unsqueeze(-1)
     return logits_BV.gather(-1, tokens_B.unsqueeze(-1)) - norm_B.unsqueeze(-1)
 
 

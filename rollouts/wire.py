@@ -28,6 +28,14 @@ class WireText(NamedTuple):
     media: WireMedia | None
 
 
+class WireChoice(NamedTuple):
+    """A prompt, and the tokens whose log-probabilities directly after it are wanted."""
+
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    media: WireMedia | None
+
+
 class WireRequest(NamedTuple):
     """A `Request` reduced to what the worker needs: it knows no modes."""
 

@@ -9,6 +9,8 @@ that parent can talk to this process. Messages are answered one at a time, in or
     ("generate", [WireRequest], True)          ("part", index, WireResult) as each finishes, ("progress", ...), then
                                                ("result", None)
     ("score", [WireText])                      progress, then ("result", [[log-probs of ids[first:]]])
+    ("choose", [WireChoice])                   ("part", index, [log-probs of token_ids]) as each is known, progress, then
+                                               ("result", None)
     ("load", path)                             ("result", None)
     ("ping",)                                  ("result", None)
     ("close",)                                 nothing: exits in order
@@ -34,7 +36,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from rollouts.media import vllm_prompt
-from rollouts.wire import WireMedia, WireRequest, WireResult, WireText
+from rollouts.wire import WireChoice, WireMedia, WireRequest, WireResult, WireText
 
 PROGRESS_S = 0.5
 
@@ -95,6 +97,17 @@ class Worker:
             [entry[token].logprob for entry, token in zip(output.prompt_logprobs[first:], ids[first:], strict=True)]
             for output, (ids, first, _) in zip(outputs, texts, strict=True)
         ]
+
+    def _on_choose(self, choices: list[WireChoice]) -> None:
+        params = [_choice_params(choice) for choice in choices]
+        prompts = [(choice.prompt_ids, choice.media) for choice in choices]
+
+        def tell(index: int, output: Any) -> None:
+            [position] = output.outputs[0].logprobs
+            values = [position[token].logprob for token in choices[index].token_ids]
+            self._connection.send(("part", index, values))
+
+        self._run(prompts, params, tell)
 
     def _on_load(self, path: str) -> None:
         self._engine.collective_rpc("tandem_load_weights", args=(path,))
@@ -218,6 +231,20 @@ def _sampling_params(request: WireRequest) -> Any:
         ignore_eos=True,  # the tokenizer's end of turn is among the stop ids, or is to be ignored
         logprobs=0,
         flat_logprobs=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _choice_params(choice: WireChoice) -> Any:
+    """One forward pass over the prompt: what token it would draw is of no interest."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=0,
+        max_tokens=1,
+        logprob_token_ids=list(choice.token_ids),
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
