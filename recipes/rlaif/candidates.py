@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from base_model.video_settings import VideoSettings
 from recipes.rlaif.config import CandidatesConfig
@@ -125,7 +125,7 @@ def _call(
     for row in rows:
         try:
             prompt = maker.prompt(row, mode)
-            _check_room(prompt, served)
+            served.engine.check_prompt(prompt.ids, prompt.media)
         except ValueError as error:
             refused += [
                 Candidate(instruction=row.index, sample=sample, reason="prompt cannot be asked", detail=str(error))
@@ -145,19 +145,6 @@ def _call(
             for sample in range(config.n)
         ]
     return [*refused, *(_candidate(rollout, mode, config) for rollout in served.engine.generate(requests))]
-
-
-def _check_room(prompt: Any, served: Served) -> None:
-    """Refuse what the engine would refuse together with all others of the call. Raises ValueError."""
-    config = served.engine.config
-    if len(prompt.ids) >= config.max_model_len:
-        raise ValueError(
-            f"the prompt has {len(prompt.ids)} tokens, and engine.max_model_len is {config.max_model_len}: raise it"
-        )
-    for kind, most in (("images", config.max_images), ("videos", config.max_videos)):
-        count = len(getattr(prompt.media, kind)) if prompt.media is not None else 0
-        if count > most:
-            raise ValueError(f"the prompt has {count} {kind}, and engine.max_{kind} is {most}: raise it")
 
 
 def _candidate(rollout: Rollout, mode: Mode, config: CandidatesConfig) -> Candidate:
