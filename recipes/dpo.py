@@ -1,20 +1,23 @@
 """Direct preference optimisation (DPO) on a file of preference pairs.
 
-The pairs are TRL's preference format (`prompt`, `chosen`, `rejected`; text or messages). The reference policy is the
-model the run starts from; its log-probs are computed once and kept on the disk. Some prompts are held out: before and
-after training it is measured how often the implicit reward prefers their chosen side.
+The pairs are TRL's preference format (`prompt`, `chosen`, `rejected`; `images`, `videos`). The reference policy is the
+model the run starts from; its log-probs are computed once and kept on the disk. Some prompts are held out: before
+and after training it is measured how often the implicit reward prefers their chosen side.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from base_model.config import LoraSettings
+from base_model.video_settings import VideoSettings
 from recipes.cli import CONFIGS, run_recipe
 from recipes.models import ModelConfig
 from recipes.pairs import PairSource
@@ -24,6 +27,7 @@ from rollouts.modes import ModesConfig
 if TYPE_CHECKING:
     from recipes.console import StepBar
     from recipes.dpo_data import EncodedPairs
+    from recipes.pairs import Pair
     from rl.disk_cache import DiskCache
     from rl.preference_learner import PairScore
     from rl.preference_trainer import PreferenceTrainer
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 
 MAY_CHANGE = {"resume", "overwrite", "trainer.save_every", "trainer.keep_last"}
 CACHE = "reference_logprobs.jsonl"
+LEFT_OUT = "left_out.jsonl"
 
 
 class DpoConfig(BaseModel):
@@ -54,6 +59,12 @@ class DpoConfig(BaseModel):
     """What the modes are; mode is that of pairs without a column `mode`. Plain chat models: short.prefill empty."""
     max_length: int = Field(2048, ge=8)
     """Most tokens of the prompt with either side; longer pairs are left out, and counted."""
+    media_folder: Path | None = None
+    """Folder that the paths of images and videos are relative to. null = the folder of the data file."""
+    media_outside: bool = False
+    """Whether images and videos may lie outside that folder. Only for data that is trusted."""
+    video: VideoSettings = VideoSettings()
+    """How clips are sampled and packed, where rows have videos."""
     lora: LoraSettings | None = None
     """Train low-rank adapters instead of all weights; null = all weights."""
     gradient_checkpointing: bool = False
@@ -81,6 +92,7 @@ def main(config: DpoConfig) -> None:
     from recipes.console import say
     from recipes.models import resolve_model
     from recipes.pairs import split_pairs
+    from recipes.row_media import MediaFiles
     from rl.run_directory import RunDirectory
 
     dumped = config.model_dump(mode="json", exclude={"resume", "overwrite"})
@@ -89,26 +101,46 @@ def main(config: DpoConfig) -> None:
     if config.resume and (config.run / "run.json").is_file():
         say(f"the run in {config.run} has ended: its report is {config.run / 'report.html'}")
         return
-    pairs, eval_pairs = split_pairs(config.pairs, config.eval_pairs, config.eval_size, config.seed, media=True)
-    from recipes.dpo_data import refuse_media
-
-    refuse_media([*pairs, *eval_pairs])
+    media = MediaFiles(folder=config.media_folder, outside=config.media_outside)
+    pairs, eval_pairs = split_pairs(config.pairs, config.eval_pairs, config.eval_size, config.seed, media=media)
     model_path = resolve_model(config.model)
 
     from base_model.checkpoints import load_processor
-    from recipes.dpo_data import encode_pairs
     from rl.disk_cache import DiskCache
 
     processor = load_processor(model_path, trust_remote_code=config.model.trust_remote_code)
-    tokenizer = getattr(processor, "tokenizer", processor)
-    longest = min(config.max_length, _positions(model_path) or config.max_length)
-    train = encode_pairs(pairs, tokenizer, config.modes, longest)
-    held = encode_pairs(eval_pairs, tokenizer, config.modes, longest, what="held-out pairs")
+    train = _encoded(config, model_path, processor, pairs, "pairs")
+    held = _encoded(config, model_path, processor, eval_pairs, "held-out pairs")
     with (
         RunDirectory.create(config.run, dumped, **place) as run,
         DiskCache(config.reference_cache or run.path / CACHE) as cache,
     ):
+        write_left_out(run.path, train, held)
         _run(config, run, model_path, processor, train, held, cache)
+
+
+def _encoded(config: DpoConfig, model_path: Path, processor: Any, pairs: Sequence[Pair], what: str) -> EncodedPairs:
+    from recipes.console import StepBar
+    from recipes.dpo_data import encode_pairs
+    from rl.prompts import KEPT_BYTES, PromptMaker
+
+    maker = PromptMaker(processor, config.video, kept_bytes=KEPT_BYTES // 2)  # one for each kind of pairs
+    longest = min(config.max_length, _positions(model_path) or config.max_length)
+    with StepBar(what, len(pairs)) as bar:
+        return encode_pairs(pairs, maker, config.modes, longest, what=what, on_progress=bar.update)
+
+
+def write_left_out(run: Path, train: EncodedPairs, held: EncodedPairs) -> None:
+    """Write left_out.jsonl, one line for every pair that is not used: place, reason and detail. Absent = all are."""
+    from rl.files import atomic_write_text
+
+    lines = [
+        json.dumps({"pairs": what, **each._asdict()}, ensure_ascii=False) + "\n"
+        for what, found in (("train", train), ("eval", held))
+        for each in found.refused
+    ]
+    if lines:
+        atomic_write_text(run / LEFT_OUT, "".join(lines))
 
 
 def _run(
@@ -137,7 +169,7 @@ def _run(
         return
     model = _final_model(config, run, trainer)
     if held.pairs:
-        say(_verdict(_write_evaluation(run, trainer, held, model)))
+        say(_verdict(_write_evaluation(config, run, trainer, held, model)))
     seconds = run_seconds(run.path)
     counts = {"pairs": len(train.pairs), "left_out": train.left_out, "eval_left_out": held.left_out}
     run.write_summary(
@@ -207,8 +239,11 @@ def figures(scores: Sequence[PairScore]) -> dict[str, Any]:
     }
 
 
-def _write_evaluation(run: RunDirectory, trainer: PreferenceTrainer, held: EncodedPairs, model: Path) -> dict[str, Any]:
+def _write_evaluation(
+    config: DpoConfig, run: RunDirectory, trainer: PreferenceTrainer, held: EncodedPairs, model: Path
+) -> dict[str, Any]:
     """Write evaluation.json and evaluation_samples.jsonl; returns the figures."""
+    from recipes.dpo_report import chosen_samples
     from rl.files import atomic_write_json, atomic_write_text
 
     scores = trainer.scores()
@@ -217,8 +252,9 @@ def _write_evaluation(run: RunDirectory, trainer: PreferenceTrainer, held: Encod
     atomic_write_json(
         run.path / "evaluation.json", {"checkpoint": str(model), "step": trainer.step, "eval": evaluation}
     )
-    samples = [
+    samples: list[dict[str, Any]] = [
         {
+            "place": pair.place,
             "prompt": list(pair.messages),
             "chosen": pair.chosen,
             "rejected": pair.rejected,
@@ -228,9 +264,25 @@ def _write_evaluation(run: RunDirectory, trainer: PreferenceTrainer, held: Encod
         }
         for pair, score in zip(held.pairs, scores, strict=True)
     ]
+    pair_of = {id(sample): pair for sample, pair in zip(samples, held.pairs, strict=True)}
+    for sample in chosen_samples(samples):
+        sample["media"] = _thumbnails(pair_of[id(sample)], config.video)
     lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
     atomic_write_text(run.path / "evaluation_samples.jsonl", lines)
     return evaluation
+
+
+def _thumbnails(pair: Pair, video: VideoSettings) -> list[str]:
+    """The pair's images and videos as the report shows them; without those that are gone by now."""
+    from recipes.thumbnails import image_thumbnail, video_thumbnail
+
+    made = [*(partial(image_thumbnail, image) for image in pair.images)]
+    made += [partial(video_thumbnail, clip, video) for clip in pair.videos]
+    found = []
+    for thumbnail in made:
+        with suppress(ValueError, OSError):
+            found.append(thumbnail())
+    return found
 
 
 def _final_model(config: DpoConfig, run: RunDirectory, trainer: PreferenceTrainer) -> Path:

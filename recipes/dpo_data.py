@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from recipes.pairs import Pair
+from recipes.encoded_prompts import encode_prompt
+from recipes.pairs import GivenPrompt, Pair
+from recipes.samples import Rejected
 from rollouts.modes import Mode, ModesConfig
-from rollouts.prompts import render_prompt
 
 if TYPE_CHECKING:
     from rl.preference_learner import EncodedPair
+    from rl.prompts import PromptMaker
+
+
+class LeftOut(NamedTuple):
+    """A pair that is not trained on."""
+
+    place: str
+    """Where its row stands."""
+    reason: str
+    """What is wrong, as it is counted: "media missing", "too long", ..."""
+    detail: str
+    """One sentence, or nothing to add."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,58 +36,68 @@ class EncodedPairs:
     """Those that can be trained on."""
     encoded: tuple[EncodedPair, ...]
     """Their token ids, in the same order."""
-    left_out: dict[str, int]
-    """The others, counted by reason."""
+    refused: tuple[LeftOut, ...]
+    """The others."""
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """The others, counted by reason."""
+        return dict(Counter(each.reason for each in self.refused))
 
 
 def encode_pairs(
-    pairs: Sequence[Pair], tokenizer: Any, modes: ModesConfig, max_length: int, *, what: str = "pairs"
+    pairs: Sequence[Pair],
+    maker: PromptMaker,
+    modes: ModesConfig,
+    max_length: int,
+    *,
+    what: str = "pairs",
+    on_progress: Callable[[int], None] = lambda _done: None,
 ) -> EncodedPairs:
-    """Token ids of both sides of every pair, without pairs that are too long or whose sides are the same.
+    """Token ids of both sides of every pair, without pairs that cannot be trained on: too long, sides the same, images
+    or videos missing or unreadable.
 
     Prompts are rendered as rollouts render them, the mode's prefill included; a response is its text's tokens and the
-    end of the turn.
+    end of the turn. Images and videos are opened once here, and again when a batch needs them.
 
     Args:
         pairs: The pairs; each in its own mode where it has one.
-        tokenizer: Of the policy, with a chat template.
+        maker: Renders the prompts; of these pairs alone.
         modes: What the modes are; `modes.mode` is that of pairs without one.
-        max_length: Most tokens of the prompt with either side.
+        max_length: Most tokens of the prompt with either side, blocks of images and videos included.
         what: Name of the pairs, for the error.
+        on_progress: Called with the number of pairs done.
 
     Raises:
-        ValueError: No pair is left, a pair's mode is unknown, or a pair has images or videos.
+        ValueError: No pair is left, a pair's mode is unknown, or the model takes no images and a pair has some.
     """
-    refuse_media(pairs)
     kept: list[tuple[Pair, EncodedPair]] = []
-    left_out: Counter[str] = Counter()
-    for pair in pairs:
-        encoded = _encode(pair, tokenizer, _mode(pair, modes))
-        reason = _reason(pair, encoded, max_length)
-        if reason is None:
-            kept.append((pair, encoded))
-        else:
-            left_out[reason] += 1
-    if pairs and not kept:
-        listed = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
-        raise ValueError(
-            f"none of the {len(pairs)} {what} can be used ({listed}; max_length is {max_length} tokens): raise "
-            "max_length, or give other pairs."
-        )
-    return EncodedPairs(
+    refused: list[LeftOut] = []
+    for index, pair in enumerate(pairs):
+        try:
+            kept.append((pair, _encode(pair, maker, _mode(pair, modes), max_length, index)))
+        except _Unfit as error:
+            refused.append(LeftOut(pair.place, str(error), ""))
+        except Rejected as error:
+            refused.append(LeftOut(pair.place, error.reason.replace("_", " "), str(error)))
+        on_progress(index + 1)
+    found = EncodedPairs(
         pairs=tuple(pair for pair, _ in kept),
         encoded=tuple(encoded for _, encoded in kept),
-        left_out=dict(left_out),
+        refused=tuple(refused),
     )
+    if pairs and not kept:
+        raise ValueError(_none_left(found, what, max_length))
+    return found
 
 
-def refuse_media(pairs: Sequence[Pair]) -> None:
-    """Refuse pairs with images or videos. Raises ValueError."""
-    found = next((pair for pair in pairs if pair.images or pair.videos), None)
-    if found is not None:
-        raise ValueError(
-            f"{found.place} has images or videos, and preference training reads text only so far: leave such pairs out."
-        )
+def _none_left(found: EncodedPairs, what: str, max_length: int) -> str:
+    listed = ", ".join(f"{count} {reason}" for reason, count in found.left_out.items())
+    first = next((f"; the first: {each.detail.rstrip('.')}" for each in found.refused if each.detail), "")
+    return (
+        f"none of the {len(found.refused)} {what} can be used ({listed}; max_length is {max_length} tokens{first}): "
+        "mend them, raise max_length, or give other pairs."
+    )
 
 
 def response_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
@@ -90,13 +113,26 @@ def response_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
     return (*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)
 
 
-def _encode(pair: Pair, tokenizer: Any, mode: Mode) -> EncodedPair:
+class _Unfit(ValueError):
+    """A pair whose tokens cannot be trained on; the text is the reason."""
+
+
+def _encode(pair: Pair, maker: PromptMaker, mode: Mode, max_length: int, index: int) -> EncodedPair:
     from rl.preference_learner import EncodedPair
 
+    given = GivenPrompt(pair.messages, pair.images, pair.videos, pair.problem)
+    chosen, rejected = (response_ids(maker.tokenizer, text) for text in (pair.chosen, pair.rejected))
+    if chosen == rejected:
+        raise _Unfit("with two equal sides")
+    prompt = encode_prompt(maker, given, mode, index=index, place=pair.place)
+    if len(prompt.ids) + max(len(chosen), len(rejected)) > max_length:
+        raise _Unfit("too long")
     return EncodedPair(
-        prompt_ids=render_prompt(tokenizer, pair.messages, mode),
-        chosen_ids=response_ids(tokenizer, pair.chosen),
-        rejected_ids=response_ids(tokenizer, pair.rejected),
+        prompt_ids=prompt.ids,
+        chosen_ids=chosen,
+        rejected_ids=rejected,
+        load_inputs=prompt.load_inputs,
+        media_key=prompt.media_key,
     )
 
 
@@ -112,11 +148,3 @@ def _mode(pair: Pair, modes: ModesConfig) -> Mode:
             "every row its mode"
         )
     return modes.active()[0]
-
-
-def _reason(pair: Pair, encoded: EncodedPair, max_length: int) -> str | None:
-    """Why a pair cannot be used."""
-    if encoded.chosen_ids == encoded.rejected_ids:
-        return "with two equal sides"
-    longest = len(encoded.prompt_ids) + max(len(encoded.chosen_ids), len(encoded.rejected_ids))
-    return "too long" if longest > max_length else None

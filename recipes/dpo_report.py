@@ -5,18 +5,22 @@ What stands in the pairs is hostile text: it is escaped, and its control charact
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from recipes.comparison_table import duration
 from recipes.html_page import render_page
 from recipes.report import clipped, data_uri, printable
 from recipes.run_records import Run, load_run, number
+from recipes.thumbnails import is_thumbnail
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Sample = TypeVar("Sample", bound=Mapping[str, Any])
 SHOWN_PAIRS = 8
 FIGURES = (
     ("accuracy", "accuracy of the implicit reward", "%"),
@@ -45,11 +49,11 @@ def write_dpo_report(run_dir: Path) -> Path:
         "dpo_report.html",
         title=printable(run.name),
         problems=[printable(problem) for problem in run.problems],
-        facts=[("steps", str(run.steps)), ("time", duration(run.seconds))],
+        facts=[("steps", str(run.steps)), ("time", duration(run.seconds)), *_left_out(run.path)],
         figures=_table(evaluations),
         evaluated=int(number(evaluations[-1]["eval"], "n") or 0) if evaluations else 0,
         plot=data_uri(_draw(run, evaluations)) if run.metrics else None,
-        pairs=[_shown(sample) for sample in _chosen_samples(run.samples)],
+        pairs=[_shown(sample) for sample in chosen_samples(run.samples)],
         config=printable(_yaml(run.config)),
         provenance=printable(_yaml(run.provenance)),
     )
@@ -57,13 +61,21 @@ def write_dpo_report(run_dir: Path) -> Path:
     return run.path / "report.html"
 
 
-def _evaluations(path: Path) -> list[Mapping[str, Any]]:
-    """The evaluations on held-out pairs, by step; `load_run` keeps those by mode only."""
-    import json
+def _left_out(path: Path) -> list[tuple[str, str]]:
+    """The pairs that were not used, counted by reason, of both kinds."""
+    found = Counter(str(record.get("reason")) for record in _records(path / "left_out.jsonl"))
+    listed = ", ".join(f"{count} {reason}" for reason, count in found.most_common())
+    return [("pairs left out", printable(listed))] if listed else []
 
-    file = path / "evaluations.jsonl"
+
+def _records(file: Path) -> list[Mapping[str, Any]]:
     lines = file.read_text().splitlines() if file.is_file() else []
     return [json.loads(line) for line in lines]
+
+
+def _evaluations(path: Path) -> list[Mapping[str, Any]]:
+    """The evaluations on held-out pairs, by step; `load_run` keeps those by mode only."""
+    return _records(path / "evaluations.jsonl")
 
 
 def _table(evaluations: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
@@ -120,8 +132,8 @@ def _points(axis: Axes, evaluations: Sequence[Mapping[str, Any]], name: str | No
         axis.plot(steps, values, "o--", color="#009E73", label="held-out pairs")
 
 
-def _chosen_samples(samples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Held-out pairs from the most wrongly to the most rightly judged, evenly spaced."""
+def chosen_samples(samples: Sequence[Sample]) -> list[Sample]:
+    """Held-out pairs that a report shows: from the most wrongly to the most rightly judged, evenly spaced."""
     ordered = sorted(samples, key=_margin)
     if len(ordered) <= SHOWN_PAIRS:
         return ordered
@@ -134,7 +146,9 @@ def _margin(sample: Mapping[str, Any]) -> float:
 
 def _shown(sample: Mapping[str, Any]) -> dict[str, Any]:
     turns = sample.get("prompt") or []
-    prompt = "\n".join(f"{turn.get('role')}: {turn.get('content')}" for turn in turns if isinstance(turn, Mapping))
+    prompt = "\n".join(
+        f"{turn.get('role')}: {_text(turn.get('content'))}" for turn in turns if isinstance(turn, Mapping)
+    )
     sides = [
         {
             "name": name,
@@ -145,10 +159,19 @@ def _shown(sample: Mapping[str, Any]) -> dict[str, Any]:
     ]
     return {
         "prompt": clipped(prompt)[0],
+        "media": [uri for uri in sample.get("media") or () if is_thumbnail(uri)],
         "margin": f"{_margin(sample):+.3f}",
         "right": _margin(sample) > 0,
         "sides": sides,
     }
+
+
+def _text(content: Any) -> str:
+    """A message's content with a marker where an image or video stands."""
+    if not isinstance(content, list):
+        return str(content)
+    parts = [part for part in content if isinstance(part, Mapping)]
+    return " ".join(str(part["text"]) if part.get("text") else f"<{part.get('type')}>" for part in parts)
 
 
 def _yaml(data: Mapping[str, Any]) -> str:

@@ -7,8 +7,8 @@
     {"chosen": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}], "rejected": [...]}
 
 The forms may be mixed; of two conversations without a prompt, the turns they begin with alike are the prompt. Images
-and videos stand in the columns `images` and `videos`, and as parts `{"type": "image"}` in the prompt's messages. Other
-columns are ignored.
+and videos stand in the columns `images` and `videos`; parts `{"type": "image"}` or `<image>` in the prompt say where,
+and where nothing does, they stand first. Other columns are ignored.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from recipes.row_media import MediaFiles, media_key, media_list, placed
 from recipes.sources import HubSource, RawRow, read_file
+
+if TYPE_CHECKING:
+    from recipes.samples import Rejected
 
 MEDIA = {"images": "image", "videos": "video"}
 """Column of several -> its other name, for one alone, which is also the type of the parts."""
@@ -40,25 +44,29 @@ class Pair:
     place: str
     """Where the row stands, for errors."""
     images: tuple[Any, ...] = ()
-    """Images in the order of the prompt's image parts: paths or PIL images."""
+    """Images in the order of the prompt's image parts; see `recipes.row_media.media_handle`."""
     videos: tuple[Any, ...] = ()
     """Videos in the order of the prompt's video parts."""
+    problem: Rejected | None = None
+    """Why its images and videos are not there."""
     mode: str | None = None
     """Name of the mode the answers were given in, where the row has a column `mode`."""
 
     @property
     def prompt_key(self) -> str:
         """What makes two prompts the same: roles and contents, images and videos."""
+        if self.problem is not None:
+            return self.place
         turns = "\0".join(f"{turn['role']}\0{turn['content']}" for turn in self.messages)
-        return "\0".join([turns, *map(handle_key, (*self.images, *self.videos))])
+        return "\0".join([turns, *map(media_key, (*self.images, *self.videos))])
 
 
-def read_pairs(paths: Iterable[Path], *, media: bool = False) -> list[Pair]:
+def read_pairs(paths: Iterable[Path], *, media: MediaFiles | None = None) -> list[Pair]:
     """Return the pairs of JSONL, JSON or Parquet files.
 
     Args:
         paths: The files.
-        media: Whether rows with images or videos are taken; they are refused otherwise.
+        media: Which files rows may name; None = rows with images or videos are refused.
 
     Raises:
         ValueError: a file cannot be read, a column is missing, or a row is no pair of texts; the row is named.
@@ -66,7 +74,7 @@ def read_pairs(paths: Iterable[Path], *, media: bool = False) -> list[Pair]:
     return [_pair(row, media) for path in paths for row in read_file(path)]
 
 
-def load_pairs(source: PairSource, *, media: bool = False) -> list[Pair]:
+def load_pairs(source: PairSource, *, media: MediaFiles | None = None) -> list[Pair]:
     """Return the pairs of a source; see `read_pairs`."""
     if isinstance(source, HubSource):
         return [_pair(row, media) for row in source.rows("train")]
@@ -74,7 +82,7 @@ def load_pairs(source: PairSource, *, media: bool = False) -> list[Pair]:
 
 
 def split_pairs(
-    source: PairSource, eval_source: PairSource | None, eval_size: int, seed: int, *, media: bool = False
+    source: PairSource, eval_source: PairSource | None, eval_size: int, seed: int, *, media: MediaFiles | None = None
 ) -> tuple[list[Pair], list[Pair]]:
     """Return the pairs to train and to evaluate on; no prompt is in both.
 
@@ -126,28 +134,64 @@ def hold_out(pairs: Sequence[Pair], count: int, seed: int) -> tuple[list[Pair], 
     return [p for p in pairs if p.prompt_key not in held], [p for p in pairs if p.prompt_key in held]
 
 
-def handle_key(handle: Any) -> str:
-    """What makes two images or videos the same: a path, or a hash of contents."""
-    if isinstance(handle, str | Path):
-        return str(handle)
-    if isinstance(handle, Mapping):
-        content = "\0".join(f"{key}\0{handle_key(handle[key])}" for key in sorted(handle)).encode()
-    elif isinstance(handle, list | tuple):
-        content = "\0".join(map(handle_key, handle)).encode()
-    elif hasattr(handle, "tobytes"):
-        content = handle.tobytes()
-    else:
-        content = handle if isinstance(handle, bytes) else repr(handle).encode()
-    return hashlib.sha256(content).hexdigest()
+class GivenPrompt(NamedTuple):
+    """A row's prompt, with its images and videos found."""
+
+    messages: tuple[Mapping[str, Any], ...]
+    images: tuple[Any, ...] = ()
+    videos: tuple[Any, ...] = ()
+    problem: Rejected | None = None
+    """Why the images and videos are not there."""
 
 
-def _pair(row: RawRow, media: bool) -> Pair:
-    found = _media(row)
-    given = next((column for column, handles in found.items() if handles), None)
-    if given is not None and not media:
+def given_prompt(value: Any, row: RawRow, media: MediaFiles | None) -> GivenPrompt:
+    """Return a row's prompt, given as text or as messages, with the images and videos of the row in their places.
+
+    Args:
+        value: The prompt.
+        row: The row, for its media.
+        media: Which files it may name; None = it may have no media.
+
+    Raises:
+        ValueError: it is neither, parts and media do not match, or there are media where there may be none.
+    """
+    found = {many: media_list(row.values.get(many) or row.values.get(one)) for many, one in MEDIA.items()}
+    given = next((many for many, handles in found.items() if handles), None)
+    if media is None and given is not None:
         raise ValueError(
             f"{row.place} has {given!r}, and a reward model is trained on text only so far: leave such pairs out."
         )
+    messages = prompt_turns(value, row.place, media is not None)
+    if media is None:
+        return GivenPrompt(messages)
+    if any(found.values()) or any(not isinstance(turn["content"], str) for turn in messages):
+        try:
+            messages = placed(messages, len(found["images"]), len(found["videos"]))
+        except ValueError as error:
+            raise ValueError(f"{row.place}: {error}.") from None
+    return _with_files(messages, found, row, media)
+
+
+def _with_files(
+    messages: tuple[Mapping[str, Any], ...], found: Mapping[str, Sequence[Any]], row: RawRow, media: MediaFiles
+) -> GivenPrompt:
+    from recipes.samples import Rejected
+    from recipes.samples.media import found as file_found
+
+    try:
+        images, videos = (
+            tuple(
+                file_found(value, media.folder or row.folder, outside=media.outside, place=row.place)
+                for value in found[many]
+            )
+            for many in MEDIA
+        )
+    except Rejected as problem:
+        return GivenPrompt(messages, problem=problem)
+    return GivenPrompt(messages, images, videos)
+
+
+def _pair(row: RawRow, media: MediaFiles | None) -> Pair:
     values = _with_prompt(row.values)
     for column in ("prompt", "chosen", "rejected"):
         if values.get(column) is None:
@@ -155,27 +199,14 @@ def _pair(row: RawRow, media: bool) -> Pair:
                 f"{row.place} has no {column!r}, and a preference pair is `prompt`, `chosen`, `rejected`; it has "
                 f"{', '.join(map(str, row.values)) or 'nothing'}."
             )
-    messages = prompt_turns(values["prompt"], row.place, media)
-    _check_places(messages, found, row.place)
     mode = values.get("mode")
     return Pair(
-        messages=messages,
+        **given_prompt(values["prompt"], row, media)._asdict(),
         chosen=_answer(values["chosen"], "chosen", row.place),
         rejected=_answer(values["rejected"], "rejected", row.place),
         place=row.place,
-        images=found["images"],
-        videos=found["videos"],
         mode=mode if isinstance(mode, str) else None,
     )
-
-
-def _media(row: RawRow) -> dict[str, tuple[Any, ...]]:
-    """The images and videos of a row, from the column of several or of one."""
-    found = {}
-    for many, one in MEDIA.items():
-        value = row.values.get(many) or row.values.get(one) or ()
-        found[many] = tuple(value) if isinstance(value, list | tuple) else (value,)
-    return found
 
 
 def _with_prompt(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -187,17 +218,6 @@ def _with_prompt(values: Mapping[str, Any]) -> Mapping[str, Any]:
     while same < min(len(chosen), len(rejected)) - 1 and chosen[same] == rejected[same]:
         same += 1
     return {**values, "prompt": chosen[:same], "chosen": chosen[same:], "rejected": rejected[same:]}
-
-
-def _check_places(messages: Sequence[Mapping[str, Any]], found: Mapping[str, tuple[Any, ...]], place: str) -> None:
-    for many, one in MEDIA.items():
-        parts = [part for turn in messages if not isinstance(turn["content"], str) for part in turn["content"]]
-        count = sum(part["type"] == one for part in parts)
-        if count != len(found[many]):
-            raise ValueError(
-                f'{place} has {len(found[many])} {many}, and its prompt has {count} parts {{"type": "{one}"}}: they '
-                "must be as many."
-            )
 
 
 def prompt_turns(value: Any, place: str, media: bool) -> tuple[Mapping[str, Any], ...]:

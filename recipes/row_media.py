@@ -6,15 +6,27 @@ URLs, unless the user's configuration (never the data) says otherwise.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from rl.media_content import media_hash
 
 MARKERS = {"image": "<image>", "video": "<video>"}
 _MARKER = re.compile("(<image>|<video>)")
 _URL = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+:")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MediaFiles:
+    """Which files the rows of a data file may name."""
+
+    folder: Path | None = None
+    """Folder that paths are relative to; None = that of the data file."""
+    outside: bool = False
+    """Whether files may lie outside of it."""
 
 
 class PathRefused(ValueError):
@@ -92,13 +104,12 @@ def media_handle(value: Any, folder: Path | None, *, outside: bool = False) -> A
 
 
 def media_key(handle: Any) -> str:
-    """What tells media apart: the path, or a hash of the content."""
+    """What tells media apart without opening a file: the path, or a hash of the content."""
     if isinstance(handle, str | Path):
         return str(handle)
     if isinstance(handle, Mapping):
         return "\0".join([*map(media_key, handle["frames"]), repr(list(handle["times"]))])
-    shape = b"" if isinstance(handle, bytes) else repr((handle.mode, handle.size)).encode()
-    return hashlib.blake2b(shape + (handle if isinstance(handle, bytes) else handle.tobytes())).hexdigest()
+    return media_hash(handle)
 
 
 def placed(messages: Sequence[Mapping[str, Any]], images: int, videos: int) -> tuple[Mapping[str, Any], ...]:

@@ -8,7 +8,9 @@ Legend: N responses of one prompt.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -53,22 +55,44 @@ def best_of_n(
     return max(finite, key=lambda index: rewards[index]), rewards
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidates:
+    """A prompt with its responses, as token ids."""
+
+    prompt_ids: tuple[int, ...]
+    """The mode's prefill included, blocks of images and videos in place."""
+    responses: tuple[tuple[int, ...], ...]
+    """Each with its end of turn."""
+    load_inputs: Callable[[], Mapping[str, Any]] | None = None
+    """Makes the model's further arguments for the prompt's images and videos; None = there are none."""
+
+    @property
+    def tokens(self) -> int:
+        """Packed tokens: the prompt counts once."""
+        return len(self.prompt_ids) + sum(map(len, self.responses))
+
+    def group(self) -> TokenGroup:
+        """All responses behind one prompt."""
+        inputs = self.load_inputs() if self.load_inputs else None
+        return TokenGroup(prompt=self.prompt_ids, responses=self.responses, inputs=inputs)
+
+
 def response_logprobs(
-    packed: PackedCausalLM, groups: Sequence[TokenGroup], micro_batch_tokens: int = 16384
+    packed: PackedCausalLM, candidates: Sequence[Candidates], micro_batch_tokens: int = 16384
 ) -> list[list[float]]:
-    """Summed log-probs of every response of every group, in the precision the model is in, without gradient.
+    """Summed log-probs of every response to every prompt, in the precision the model is in, without gradient.
 
     Args:
         packed: The model.
-        groups: Prompts with their responses.
+        candidates: Prompts with their responses.
         micro_batch_tokens: Packed tokens of one forward pass; 0 = all at once.
     """
     packed.eval()
     device = next(packed.parameters()).device
     found: list[list[float]] = []
-    for part in split_by_tokens([group.packed_tokens for group in groups], micro_batch_tokens):
-        own = [groups[i] for i in part]
-        logprobs_T = packed.logprobs(pack_groups(own).to(device))
-        sums = iter(sum_by_response(logprobs_T, [len(r) for group in own for r in group.responses]).tolist())
-        found.extend([next(sums) for _ in group.responses] for group in own)
+    for part in split_by_tokens([each.tokens for each in candidates], micro_batch_tokens):
+        own = [candidates[i] for i in part]
+        logprobs_T = packed.logprobs(pack_groups([each.group() for each in own]).to(device))
+        sums = iter(sum_by_response(logprobs_T, [len(r) for each in own for r in each.responses]).tolist())
+        found.extend([next(sums) for _ in each.responses] for each in own)
     return found

@@ -21,7 +21,7 @@ from base_model.video_settings import VideoSettings
 from rl.claim_times import Span, claim_span, frames_around
 from rl.claims import Claim, ClaimKind, ScoreConfig, Verdict, judge
 from rl.disk_cache import DiskCache, content_key, file_fingerprint
-from rl.media_content import content_hash
+from rl.media_content import media_hash
 from rl.question_prompts import QuestionPrompts, answer_tokens
 from rollouts.engine import Engine
 from rollouts.modes import Mode, ShortMode
@@ -330,7 +330,7 @@ class _MediaHashes:
     def of(self, media: Media) -> list[list[str]]:
         """Hashes of the images and of the videos. Raises ValueError and OSError."""
         if id(media) not in self._known:  # the object is kept, so that its number stays its own
-            hashes = [[content_hash(handle) for handle in handles] for handles in (media.images, media.videos)]
+            hashes = [[media_hash(handle) for handle in handles] for handles in (media.images, media.videos)]
             self._known[id(media)] = media, hashes
         return self._known[id(media)][1]
 

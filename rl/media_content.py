@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 
-def content_hash(handle: Any) -> str:
+def media_hash(handle: Any) -> str:
     """Hash of an image or video as a data row has it.
 
     Args:
@@ -30,7 +30,7 @@ def content_hash(handle: Any) -> str:
         digest.update(handle)
     elif isinstance(handle, Mapping) and isinstance(handle.get("frames"), list | tuple) and "times" in handle:
         for frame in handle["frames"]:
-            digest.update(content_hash(frame).encode())
+            digest.update(media_hash(frame).encode())
         digest.update(repr([float(time) for time in handle["times"]]).encode())
     elif hasattr(handle, "tobytes") and hasattr(handle, "mode"):
         digest.update(repr((handle.mode, handle.size)).encode())

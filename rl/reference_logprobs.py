@@ -76,5 +76,8 @@ class ReferenceLogprobs:
 
 
 def model_fingerprint(folder: Path, precision: str) -> str:
-    """Identifies a checkpoint's weights and configuration, and the precision they are run in."""
-    return f"{precision}:{file_fingerprint([*folder.glob('model*.safetensors'), folder / 'config.json'])}"
+    """Identifies a checkpoint's weights, its configuration and that of its processor, and the precision they are run
+    in.
+    """
+    files = [*folder.glob("model*.safetensors"), folder / "config.json", *folder.glob("*processor_config.json")]
+    return f"{precision}:{file_fingerprint(files)}"

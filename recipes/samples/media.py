@@ -117,7 +117,7 @@ def open_video(handle: Any, settings: VideoSettings, place: str) -> Any:
         raise Rejected("media_unreadable", f"{place}: {error}") from None
 
 
-def found(value: Any, folder: Path, *, outside: bool, place: str) -> Any:
+def found(value: Any, folder: Path | None, *, outside: bool, place: str) -> Any:
     """The file (or frames with times) that a row names. Raises Rejected."""
     try:
         return media_handle(value, folder, outside=outside)

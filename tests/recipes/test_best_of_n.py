@@ -55,7 +55,7 @@ def test_the_choice_follows_the_rewards(tmp_path: Path) -> None:
         ({"prompt": "p"}, "line 1 must have `responses`"),
         ({"prompt": "p", "responses": []}, "line 1 must have `responses`"),
         ({"prompt": "p", "responses": ["a", 1]}, "line 1 must have `responses`"),
-        ({"prompt": "p", "responses": ["a"], "images": ["x.png"]}, "reads text only so far"),
+        ({"prompt": "<image> and <image>?", "responses": ["a"], "images": ["x.png"]}, "line 1: .*2 places for images"),
         ({"responses": ["a"]}, "has no `prompt`"),
     ],
 )

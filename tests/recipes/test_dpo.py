@@ -15,13 +15,15 @@ from typing import Any
 import pytest
 import yaml
 
-from recipes.dpo import CACHE
+from recipes.dpo import CACHE, DpoConfig, main
 from recipes.dpo_data import encode_pairs
 from recipes.pairs import Pair, read_pairs
+from recipes.row_media import MediaFiles
+from rl.prompts import PromptMaker
 from rollouts.modes import ModesConfig
 from rollouts.prompts import render_prompt
 from tests.recipes.preference_pairs import loop_pairs, write_pairs
-from tests.recipes.runs import ENVIRONMENT, ROOT, comparable, finish, records
+from tests.recipes.runs import ENVIRONMENT, ROOT, comparable, records
 from tests.tiny import make_tiny_model, make_tiny_tokenizer
 
 
@@ -228,6 +230,10 @@ def test_killed_runs_end_like_an_undisturbed_one(folder: Path, run: Path, server
 TOKENIZER = make_tiny_tokenizer()
 
 
+def maker() -> PromptMaker:
+    return PromptMaker(TOKENIZER)
+
+
 def pair(prompt: str = "p", chosen: str = "yes", rejected: str = "no", **more: Any) -> Pair:
     return Pair(
         messages=({"role": "user", "content": prompt},), chosen=chosen, rejected=rejected, place="line 1", **more
@@ -236,7 +242,7 @@ def pair(prompt: str = "p", chosen: str = "yes", rejected: str = "no", **more: A
 
 def test_prompts_are_rendered_as_rollouts_render_them() -> None:
     modes = ModesConfig(mode="short")
-    found = encode_pairs([pair(), pair(mode="long")], TOKENIZER, modes, 100)
+    found = encode_pairs([pair(), pair(mode="long")], maker(), modes, 100)
     for encoded, mode in zip(found.encoded, (modes.short, modes.long), strict=True):
         assert encoded.prompt_ids == render_prompt(TOKENIZER, found.pairs[0].messages, mode)
         assert TOKENIZER.decode(encoded.chosen_ids) == "yes<|im_end|>"
@@ -245,19 +251,19 @@ def test_prompts_are_rendered_as_rollouts_render_them() -> None:
 
 def test_pairs_that_cannot_be_used_are_counted() -> None:
     pairs = [pair(), pair(chosen="no"), pair(rejected="a b c " * 200), pair("p " * 300)]
-    found = encode_pairs(pairs, TOKENIZER, ModesConfig(mode="short"), 100)
+    found = encode_pairs(pairs, maker(), ModesConfig(mode="short"), 100)
     assert found.pairs == (pairs[0],)
     assert found.left_out == {"with two equal sides": 1, "too long": 2}
-    assert encode_pairs([], TOKENIZER, ModesConfig(), 100).encoded == ()
+    assert encode_pairs([], maker(), ModesConfig(), 100).encoded == ()
     with pytest.raises(ValueError, match=r"none of the 1 held-out pairs can be used \(1 too long"):
-        encode_pairs(pairs[3:], TOKENIZER, ModesConfig(mode="short"), 100, what="held-out pairs")
+        encode_pairs(pairs[3:], maker(), ModesConfig(mode="short"), 100, what="held-out pairs")
 
 
 def test_modes_that_are_not_known_are_refused() -> None:
     with pytest.raises(ValueError, match="has the mode 'medium', and there are short, long"):
-        encode_pairs([pair(mode="medium")], TOKENIZER, ModesConfig(mode="short"), 100)
+        encode_pairs([pair(mode="medium")], maker(), ModesConfig(mode="short"), 100)
     with pytest.raises(ValueError, match="no column `mode`, and modes"):
-        encode_pairs([pair()], TOKENIZER, ModesConfig(mode="hybrid"), 100)
+        encode_pairs([pair()], maker(), ModesConfig(mode="hybrid"), 100)
 
 
 def media_row(**changes: Any) -> dict[str, Any]:
@@ -266,17 +272,42 @@ def media_row(**changes: Any) -> dict[str, Any]:
     return row | changes
 
 
-def test_images_are_read_and_refused_by_the_trainer(tmp_path: Path) -> None:
-    (found,) = read_pairs([write_pairs(tmp_path / "pairs.jsonl", [media_row()])], media=True)
-    assert found.images == ("a.png",)
+def read_media(place: Path, row: dict[str, Any], **options: Any) -> Pair:
+    (found,) = read_pairs([write_pairs(place / "pairs.jsonl", [row])], media=MediaFiles(**options))
+    return found
+
+
+def test_images_are_found_and_stand_in_their_places(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"a")
+    (tmp_path / "b.png").write_bytes(b"b")
+    found = read_media(tmp_path, media_row())
+    assert (found.images, found.problem) == ((tmp_path / "a.png",), None)
     assert found.messages[0]["content"] == [{"type": "image"}, {"type": "text", "text": "What?"}]
-    with pytest.raises(ValueError, match="reads text only so far"):
-        encode_pairs([found], TOKENIZER, ModesConfig(mode="short"), 100)
-    (other,) = read_pairs([write_pairs(tmp_path / "pairs.jsonl", [media_row(images=["b.png"])])], media=True)
-    assert found.prompt_key != other.prompt_key
-    for wrong in ({"images": []}, {"images": ["a", "b"]}, {"videos": ["v"]}):
-        with pytest.raises(ValueError, match="they must be as many"):
-            read_pairs([write_pairs(tmp_path / "pairs.jsonl", [media_row(**wrong)])], media=True)
+    for prompt in ("What?", "<image>What?"):
+        assert read_media(tmp_path, media_row(prompt=prompt)).messages == found.messages
+    assert read_media(tmp_path, media_row(images=["b.png"])).prompt_key != found.prompt_key
+    for wrong in ({"images": []}, {"images": ["a.png", "b.png"]}):
+        with pytest.raises(ValueError, match=r"line 1: the messages have .* write one place for each"):
+            read_media(tmp_path, media_row(**wrong))
+    with pytest.raises(ValueError, match="has 'images', and a reward model is trained on text only"):
+        read_pairs([tmp_path / "pairs.jsonl"])
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [("gone.png", "media_missing"), ("../a.png", "path_refused"), ("http://a/b.png", "path_refused"), (7, "malformed")],
+)
+def test_images_that_are_not_there_are_the_rows_problem(tmp_path: Path, image: Any, reason: str) -> None:
+    (tmp_path / "a.png").write_bytes(b"a")
+    (tmp_path / "data").mkdir()
+    found = read_media(tmp_path / "data", media_row(images=[image]))
+    assert found.problem is not None
+    assert (found.problem.reason, found.images, found.prompt_key) == (reason, (), found.place)
+    with pytest.raises(ValueError, match=rf"none of the 1 pairs can be used \(1 {reason.replace('_', ' ')}.*line 1"):
+        encode_pairs([found], maker(), ModesConfig(mode="short"), 100)
+    assert read_media(tmp_path / "data", media_row(), folder=tmp_path).images == (tmp_path / "a.png",)
+    outside = read_media(tmp_path / "data", media_row(images=[str(tmp_path / "a.png")]), outside=True)
+    assert outside.images == (tmp_path / "a.png",)
 
 
 def test_the_prompt_of_two_whole_conversations_is_what_they_begin_with(tmp_path: Path) -> None:
@@ -287,11 +318,12 @@ def test_the_prompt_of_two_whole_conversations_is_what_they_begin_with(tmp_path:
     assert (found.chosen, found.rejected) == ("chosen", "rejected")
 
 
-def test_refusals_come_before_anything_is_loaded(tmp_path: Path) -> None:
+def test_refusals_come_before_the_model_is_loaded(tmp_path: Path) -> None:
+    TOKENIZER.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "a.png").write_bytes(b"a")
     write_pairs(tmp_path / "pairs.jsonl", [media_row()])
-    arguments = ["--pairs", str(tmp_path / "pairs.jsonl"), "--run", str(tmp_path / "run"), "--eval_size", "0"]
-    status, output = finish(*arguments, "--model.path", str(tmp_path), recipe="recipes.dpo", timeout=60)
-    assert status == 2
-    assert "reads text only so far" in output
-    assert "\n" not in output.strip()
+    config = {"model": {"path": str(tmp_path)}, "pairs": str(tmp_path / "pairs.jsonl"), "run": str(tmp_path / "run")}
+    with pytest.raises(ValueError, match="line 1 has images or videos, but the model is a language model"):
+        main(DpoConfig.model_validate({**config, "eval_size": 0}))
     assert not (tmp_path / "run").exists()

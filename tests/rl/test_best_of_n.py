@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from base_model.packed_lm import load_packed
-from base_model.packing import TokenGroup
-from rl.best_of_n import best_of_n, response_logprobs
+from rl.best_of_n import Candidates, best_of_n, response_logprobs
 from tests.tiny import make_tiny_model
 
 RESPONSES = st.lists(st.tuples(st.floats(-500, 0), st.floats(-500, 0), st.integers(1, 300)), min_size=1, max_size=9)
@@ -47,13 +46,13 @@ def test_logprobs_are_those_of_plain_passes(tmp_path: Path) -> None:
 
     path = make_tiny_model(tmp_path / "model")
     groups = [
-        TokenGroup(prompt=[5, 6, 7], responses=[[8, 9, 2], [10, 2]]),
-        TokenGroup(prompt=[11], responses=[[12, 13, 14, 2]]),
+        Candidates(prompt_ids=(5, 6, 7), responses=((8, 9, 2), (10, 2))),
+        Candidates(prompt_ids=(11,), responses=((12, 13, 14, 2),)),
     ]
     found = response_logprobs(load_packed(path), groups, micro_batch_tokens=8)
     plain = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64, attn_implementation="eager")
     for group, sums in zip(groups, found, strict=True):
         for response, value in zip(group.responses, sums, strict=True):
-            ids = torch.tensor([[*group.prompt, *response]])
+            ids = torch.tensor([[*group.prompt_ids, *response]])
             logprobs = plain(input_ids=ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])
             assert value == pytest.approx(logprobs[-len(response) :].sum().item(), abs=1e-4)
