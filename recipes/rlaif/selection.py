@@ -14,6 +14,9 @@ from typing import Any
 
 from recipes.rlaif.config import SelectionConfig
 
+_ROUNDING = 1e-9
+"""0.5 and 0.48 differ by a little more than 0.02."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figures:
@@ -49,11 +52,11 @@ def refusal(figures: Figures, first: Figures, config: SelectionConfig) -> str | 
     if figures.chair_i is None and first.chair_i is not None:
         return "it mentions nothing"
     change = figures.words / first.words - 1 if first.words else 0.0
-    if abs(change) > config.length:
+    if abs(change) > config.length + _ROUNDING:
         return f"its responses are {abs(change):.0%} {'longer' if change > 0 else 'shorter'}"
     if figures.accuracy is not None and first.accuracy is not None:
         drop = first.accuracy - figures.accuracy
-        if drop > config.accuracy_drop:
+        if drop > config.accuracy_drop + _ROUNDING:
             return f"its held-out accuracy is {100 * drop:.1f} points lower"
     return None
 
