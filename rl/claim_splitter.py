@@ -14,6 +14,7 @@ from dataclasses import replace
 from rl.claims import Claim, ClaimKind, Division, Dropped
 from rl.clauses import Clause, is_determiner, is_plural, lower_first, plain, read_clause, split_lead, verb_place
 from rl.english import COLOURS, PRONOUNS, words
+from rl.listed_claims import listed_claims
 
 MAX_CHARACTERS = 20_000
 MAX_SENTENCE = 1_000
@@ -35,6 +36,7 @@ _OPINION = re.compile(
 )
 
 
+_TOTAL = re.compile(r"^(the \w+ (?:shows?|contains?|depicts?)) (\d+ \w+): (.+)$", re.IGNORECASE)
 _OBJECT = re.compile(r"\b(?:it|them|him)\b", re.IGNORECASE)
 _GOES_ON = frozenset(
     words(
@@ -67,6 +69,9 @@ def split_claims(response: str, place: str = "") -> Division:
     subject = ""
     for sentence in _sentences(response):
         for found in _parts(sentence, subject):
+            if isinstance(found, Claim):
+                claims.setdefault(found.text.lower(), found)
+                continue
             if isinstance(found, Dropped):
                 dropped.append(found)
                 continue
@@ -80,16 +85,26 @@ def split_claims(response: str, place: str = "") -> Division:
 
 def _sentences(text: str) -> list[str]:
     pieces = [_BULLET.sub("", piece).strip() for piece in _SENTENCE.split(text)]
-    return [piece for piece in pieces if any(character.isalnum() for character in piece)]
+    return [part for piece in pieces if any(map(str.isalnum, piece)) for part in _with_total(piece)]
 
 
-def _parts(sentence: str, subject: str) -> Iterator[Clause | str | Dropped]:
+def _with_total(sentence: str) -> list[str]:
+    """`The picture shows 2 objects: a star and a ring` as two sentences, of their number and of what they are."""
+    found = _TOTAL.match(sentence)
+    return [f"{found[1]} {found[2]}.", f"{found[1]} {found[3]}"] if found else [sentence]
+
+
+def _parts(sentence: str, subject: str) -> Iterator[Clause | Claim | str | Dropped]:
     """Clauses of a sentence, or the sentence itself where it is not understood; what is no claim as `Dropped`."""
     if sentence.rstrip("\"')]").endswith("?"):
         yield Dropped(text=sentence, reason="question")
         return
     if len(sentence) > MAX_SENTENCE:
         yield Dropped(text=sentence[:MAX_SENTENCE], reason=f"sentence of {len(sentence)} characters")
+        return
+    listed = listed_claims(plain(sentence))
+    if listed is not None:
+        yield from listed
         return
     body = plain(_ANSWER.sub("", sentence)).rstrip(".!;:, ")
     if not body:

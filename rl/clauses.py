@@ -102,11 +102,12 @@ class Clause:
     def kind(self) -> ClaimKind:
         """What it is about."""
         number = rf"(?:\d+|{'|'.join(NUMBERS)})\b"
-        if re.match(number, self.rest if self.existential else self.subject, re.IGNORECASE) and (
-            self.existential or re.search(r"\b(?:visible|there|present)\b", self.rest)
+        shows = self.existential or self.base in SHOWING
+        if re.match(number, self.rest if shows else self.subject, re.IGNORECASE) and (
+            shows or re.search(r"\b(?:visible|there|present)\b", self.rest)
         ):
             return ClaimKind.COUNT
-        if self.existential or self.base in SHOWING:
+        if shows:
             return ClaimKind.PRESENCE
         doing = self.base or (re.sub(r"^(?:not|never) ", "", self.rest).split(" ", 1)[0] if self.rest else "")
         if (doing in FORMS and doing not in ("have", "remain", "stay")) or re.match(r"(?:not )?\w+ing\b", self.rest):

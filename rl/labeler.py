@@ -192,14 +192,15 @@ class Labeler:
         problems: dict[int, str] = {}
         missing: dict[str, _Question] = {}
         for index, question in enumerate(questions):
+            key: str | None = None
             try:
                 self._prompts.check(question.given)
                 key = self._key(question, hashes)
             except (ValueError, OSError) as error:
-                keys.append(None)
                 problems[index] = _sentence(error)
-                continue
             keys.append(key)
+            if key is None:
+                continue
             known = self._cache.get(key) if self._cache is not None else None
             if known is not None:
                 answers[key] = (float(known[0]), float(known[1]))

@@ -179,7 +179,7 @@ class EnginePool(VLLMEngine):
             raise
 
     def _items(self, name: str, wire: Sequence[Any]) -> list[Item]:
-        """What the router is told of requests to generate, of prompts whose next token matters, or of texts to score."""
+        """What the router is told of requests to generate, of prompts to choose after, or of texts to score."""
         if name == "score":
             return [Item(index, len(text[0]), 1.0) for index, text in enumerate(wire)]
         if name == "choose":  # questions about one image stay together

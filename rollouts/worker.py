@@ -9,8 +9,8 @@ that parent can talk to this process. Messages are answered one at a time, in or
     ("generate", [WireRequest], True)          ("part", index, WireResult) as each finishes, ("progress", ...), then
                                                ("result", None)
     ("score", [WireText])                      progress, then ("result", [[log-probs of ids[first:]]])
-    ("choose", [WireChoice])                   ("part", index, [log-probs of token_ids]) as each is known, progress, then
-                                               ("result", None)
+    ("choose", [WireChoice])                   ("part", index, [log-probs of token_ids]) as each is known, ("progress",
+                                               ...), then ("result", None)
     ("load", path)                             ("result", None)
     ("ping",)                                  ("result", None)
     ("close",)                                 nothing: exits in order

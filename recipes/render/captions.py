@@ -6,16 +6,17 @@ shows; places of objects are thirds of the picture; times of a clip are those of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from recipes.render.chart_questions import visible
 from recipes.render.clip_questions import spelled
-from recipes.render.grid import inventory
+from recipes.render.grid import inventory, phrase_at
 from recipes.render.records import Item
 from recipes.render.scene import box_of
 from recipes.render.shapes import a, named
 from recipes.render.table import markdown
+from recipes.render.turns import story
 from recipes.render.words import capital, cents, listing, plural
 
 Scene = Mapping[str, Any]
@@ -131,7 +132,7 @@ def _end(scene: Scene, pairs: list[tuple[str, int]], most: bool) -> str:
 def _scene(scene: Scene) -> str:
     """Every object with its place, from left to right."""
     things = sorted(scene["objects"], key=lambda thing: thing["centre"])
-    parts = [f"{a(named(thing, size=True))} {_third(thing, scene['size'])}" for thing in things]
+    parts = [f"{a(named(thing, size=True))} {phrase_at(place_of(thing, scene['size']))}" for thing in things]
     count = len(parts)
     return f"The picture shows {count} {plural('object', count)}: {listing(parts)}."
 
@@ -141,14 +142,12 @@ def _grid(scene: Scene) -> str:
     return inventory(scene["objects"])
 
 
-def _third(thing: Scene, size: list[int]) -> str:
-    """Where in the picture the middle of an object is."""
+def place_of(thing: Scene, size: Sequence[int]) -> str:
+    """Where in the picture the middle of an object is, in thirds: `top left`, `middle`."""
     left, top, right, bottom = box_of(thing)
     across = ("left", "", "right")[min(2, 3 * (left + right) // (2 * size[0]))]
     down = ("top", "", "bottom")[min(2, 3 * (top + bottom) // (2 * size[1]))]
-    if not across and not down:
-        return "in the middle"
-    return f"at the {' '.join(filter(None, (down, across)))}"
+    return " ".join(filter(None, (down, across))) or "middle"
 
 
 def _clip(scene: Scene) -> str:
@@ -186,4 +185,5 @@ _WRITERS: dict[str, Callable[[Scene], str]] = {
     "grid": _grid,
     "series": _series,
     "clip": _clip,
+    "turns": lambda scene: story(scene["objects"]),
 }

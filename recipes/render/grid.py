@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any
 
 from recipes.render.records import Drawing, Kind, Look, Question, Region
-from recipes.render.shapes import COLOURS, GROUNDS, a, counted, named, paint
+from recipes.render.shapes import COLOURS, GROUNDS, PLAIN_SHAPES, a, counted, named, paint
 from recipes.render.words import capital
 
 PLACES = {
@@ -16,20 +16,20 @@ PLACES = {
     3: ("top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right"),
 }
 """Names of the cells of a grid, by its side, row by row."""
-SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
-"""Shapes that differ within 20 pixels."""
+_COUNT_WEIGHTS = (0.6, 1.0, 3.0, 6.0)
+"""How gladly a count of 0, 1, 2, and more is asked for: large ones are rarely there."""
 
 Thing = Mapping[str, Any]
+Listing = Callable[[Sequence[Thing]], str]
+"""Tells all objects in words."""
 
 
-def plan(rng: Random, look: Look) -> dict[str, Any]:
+def plan_things(rng: Random, look: Look) -> dict[str, Any]:
     """Half a grid of objects to a full one, of few or many colours and shapes."""
     side, cells = rng.randint(*look.side), rng.choice(look.cells)
     cell = side // cells
-    colours, shapes = (
-        rng.sample(tuple(COLOURS), rng.choice(look.palette)),
-        rng.sample(SHAPES, rng.randint(2, len(SHAPES))),
-    )
+    colours = rng.sample(tuple(COLOURS), rng.choice(look.palette))
+    shapes = rng.sample(look.shapes, rng.randint(min(2, len(look.shapes)), len(look.shapes)))
     things = []
     for at in sorted(rng.sample(range(cells**2), rng.randint(cells**2 // 2, cells**2))):
         radius = int(cell / 2 * rng.uniform(0.6, 0.85))
@@ -61,21 +61,26 @@ def draw(scene: Mapping[str, Any]) -> Drawing:
 
 def ask(scene: Mapping[str, Any], rng: Random) -> Question:
     """Counts, what is at a place, where something is, existence, comparisons, the most frequent colour, captions."""
-    makers = [_count, _count, _count, _at, _at, _at, _where, _exists, _more, _most, _caption, _caption]
+    makers = [_count, _count, _count, _at, _at, _check, _where, _exists, _more, _most, _caption, _caption]
     question = None
     while question is None:
         question = rng.choice(makers)(scene["objects"], rng)
     return question
 
 
-def _told(thing: Thing) -> str:
+def told(thing: Thing) -> str:
     """`top left red circle`."""
     return f"{thing['place']} {named(thing)}"
 
 
+def phrase_at(place: str) -> str:
+    """`at the top left`, `in the middle`."""
+    return "in the middle" if place == "middle" else f"at the {place}"
+
+
 def inventory(things: Sequence[Thing]) -> str:
     """All objects, row by row."""
-    return "I see: " + ", ".join(_told(thing) for thing in things) + "."
+    return "I see: " + ", ".join(told(thing) for thing in things) + "."
 
 
 def _phrase(args: Mapping[str, str]) -> str:
@@ -88,14 +93,14 @@ def _matches(things: Sequence[Thing], args: Mapping[str, str]) -> list[Thing]:
 
 
 def _numbered(found: Sequence[Thing]) -> str:
-    return "".join(f"\n{at}: {_told(thing)}" for at, thing in enumerate(found, start=1)) or "\nnone"
+    return "".join(f"\n{at}: {told(thing)}" for at, thing in enumerate(found, start=1)) or "\nnone"
 
 
 def _count(things: Sequence[Thing], rng: Random) -> Question:
     """Objects of one colour, or of one shape (a kind of its own, since shapes are harder to see)."""
     asked = rng.choice(("colour", "colour", "shape"))
-    everything = tuple(COLOURS) if asked == "colour" else SHAPES
-    args = {asked: rng.choice(everything if rng.random() < 0.15 else [thing[asked] for thing in things])}
+    names = COLOURS if asked == "colour" else PLAIN_SHAPES
+    args = {asked: _evenly(Counter(thing[asked] for thing in things), names, rng)}
     found, what = _matches(things, args), _phrase(args)
     verb = "is" if len(found) == 1 else "are"
     return Question(
@@ -109,17 +114,53 @@ def _count(things: Sequence[Thing], rng: Random) -> Question:
     )
 
 
+def _evenly(counts: Counter[str], everything: Iterable[str], rng: Random) -> str:
+    """One of the names such that none, one and many are about equally frequent answers."""
+    by_count: dict[int, list[str]] = {}
+    for name in everything:
+        by_count.setdefault(counts[name], []).append(name)
+    drawn = rng.choices(list(by_count), [_COUNT_WEIGHTS[min(count, 3)] for count in by_count])[0]
+    return rng.choice(by_count[drawn])
+
+
+def check(things: Sequence[Thing], rng: Random, listing: Listing) -> Question:
+    """Whether the object at a place has a colour; if not, half of the time it is the colour of another one there."""
+    thing = rng.choice(things)
+    colour, others = thing["colour"], sorted({other["colour"] for other in things} - {thing["colour"]})
+    if rng.random() < 0.5:
+        near = others and rng.random() < 0.5
+        colour = rng.choice(others if near else [name for name in COLOURS if name != colour])
+    answer = "yes" if colour == thing["colour"] else "no"
+    return Question(
+        kind="check",
+        args={"place": thing["place"], "colour": colour},
+        text=f"Is the {thing['place']} object {colour}?",
+        answer=answer,
+        sentence=f"{capital(answer)}, it is {thing['colour']}.",
+        steps=f"{listing(things)}\nThe {thing['place']} object is {thing['colour']}.\nSo {answer}.",
+        hint="Answer with yes or no.",
+    )
+
+
+def _check(things: Sequence[Thing], rng: Random) -> Question:
+    return check(things, rng, inventory)
+
+
+def _exists(things: Sequence[Thing], rng: Random) -> Question:
+    return exists(things, rng, inventory)
+
+
 def _at(things: Sequence[Thing], rng: Random) -> Question:
     """Colour or shape of the object at a place."""
     thing, asked = rng.choice(things), rng.choice(("colour", "shape"))
-    where = f"at the {thing['place']}" if thing["place"] != "middle" else "in the middle"
+    where = phrase_at(thing["place"])
     return Question(
         kind=f"{asked}_at",
         args={"place": thing["place"]},
         text=f"What {asked} is the object {where}?",
         answer=thing[asked],
         sentence=f"The object {where} is {thing[asked] if asked == 'colour' else a(thing[asked])}.",
-        steps=f"{inventory(things)}\nSo it is the {_told(thing)}.",
+        steps=f"{inventory(things)}\nSo it is the {told(thing)}.",
         hint="Answer with one word.",
     )
 
@@ -137,12 +178,13 @@ def _where(things: Sequence[Thing], rng: Random) -> Question | None:
         text=f"Where is the {thing['colour']} object?",
         answer=thing["place"],
         sentence=f"The place of the {thing['colour']} object is {thing['place']}.",
-        steps=f"{inventory(things)}\nThat is the {_told(thing)}.",
+        steps=f"{inventory(things)}\nThat is the {told(thing)}.",
         hint="Answer with its place.",
     )
 
 
-def _exists(things: Sequence[Thing], rng: Random) -> Question:
+def exists(things: Sequence[Thing], rng: Random, listing: Listing, medium: str = "picture") -> Question:
+    """Whether there is an object of a colour."""
     here = {thing["colour"] for thing in things}
     colour = rng.choice(sorted(here) if rng.random() < 0.5 else sorted(set(COLOURS) - here))
     found, what = _matches(things, {"colour": colour}), f"{colour} object"
@@ -150,10 +192,10 @@ def _exists(things: Sequence[Thing], rng: Random) -> Question:
     return Question(
         kind="exists",
         args={"colour": colour},
-        text=f"Is there {a(what)} in the picture?",
+        text=f"Is there {a(what)} in the {medium}?",
         answer=answer,
         sentence=f"{capital(answer)}, there {verb} {counted(what, len(found))}.",
-        steps=f"{inventory(things)}\nI look for {a(what)}:{_numbered(found)}\nSo {answer}.",
+        steps=f"{listing(things)}\nI look for {a(what)}:{_numbered(found)}\nSo {answer}.",
         hint="Answer with yes or no.",
     )
 
@@ -167,7 +209,7 @@ def _more(things: Sequence[Thing], rng: Random) -> Question | None:
     (p, one), (q, other) = [
         (len(_matches(things, {"colour": colour})), f"{colour} object") for colour in (first, second)
     ]
-    if p == q and rng.random() < 0.9:  # a tie is a no: few of them, or nearly all answers were no
+    if p == q:  # a tie is a no: with them nearly all answers were no
         return None
     answer = "yes" if p > q else "no"
     both = f"{counted(one, p)} and {counted(other, q)}"
@@ -205,4 +247,4 @@ def _caption(things: Sequence[Thing], rng: Random) -> Question:
     return Question(kind="caption", text=text, answer=inventory(things), steps=f"There are {len(things)} objects.")
 
 
-GRID = Kind(plan=plan, content=content, draw=draw, ask=ask)
+GRID = Kind(plan=plan_things, content=content, draw=draw, ask=ask)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
+from recipes.render.shapes import PLAIN_SHAPES
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -35,6 +37,10 @@ class Look:
     """Cells along a side of a grid of objects; one is drawn for each picture."""
     palette: tuple[int, ...] = (2, 3, 4, 10)
     """Colours that a grid's objects are made of, in number; one is drawn for each picture."""
+    shapes: tuple[str, ...] = PLAIN_SHAPES
+    """What a grid's objects may be: two of these or more in each picture, if there are two."""
+    frames: tuple[int, ...] = (6, 12)
+    """Frames of a clip of objects that take turns; one is drawn for each clip."""
     rules: tuple[str, ...] = ("numbers", "numbers", "numbers", "days", "months", "letters", "unordered")
     """What a page of kind series lists; see `series.RULES`. One is drawn for each page."""
 
@@ -107,7 +113,7 @@ class Item:
     """One rendered example, a pure function of (kind, seed, index, split, look)."""
 
     kind: str
-    """article, table, receipt, formulas, series, chart, scene, grid or clip."""
+    """article, table, receipt, formulas, series, chart, scene, grid, turns or clip."""
     seed: int
     index: int
     split: str

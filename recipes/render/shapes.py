@@ -8,11 +8,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from recipes.render.fonts import crop_to_ink
-from recipes.render.records import Box
 from recipes.render.words import indefinite, plural
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from recipes.render.records import Box
 
 COLOURS = {
     "red": (214, 39, 40), "blue": (38, 84, 214), "green": (34, 150, 60), "yellow": (236, 200, 24),
@@ -21,6 +22,8 @@ COLOURS = {
 }  # fmt: skip
 GROUNDS = ((255, 255, 255), (246, 242, 230), (226, 232, 240), (216, 224, 214), (204, 204, 208))
 SHAPES = ("circle", "square", "triangle", "star", "diamond", "pentagon", "hexagon", "cross", "ring", "heart")
+PLAIN_SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+"""Shapes that differ within 20 pixels."""
 SIZES = ("small", "large")
 _SCALE = 8
 """Shapes are drawn this many times larger and averaged, for smooth edges."""

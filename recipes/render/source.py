@@ -19,8 +19,9 @@ from recipes.render.receipt import RECEIPT
 from recipes.render.records import DoesNotFit, Drawing, Form, Item, Look, Question, content_key, random_of
 from recipes.render.scene import SCENE
 from recipes.render.series import RULES, SERIES
-from recipes.render.shapes import COLOURS
+from recipes.render.shapes import COLOURS, PLAIN_SHAPES, SHAPES
 from recipes.render.table import TABLE
+from recipes.render.turns import TURNS
 from recipes.sources import RawRow, Split, question_split
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ KINDS = {
     "grid": GRID,
     "series": SERIES,
     "clip": CLIP,
+    "turns": TURNS,
 }
 SMALLEST_SIDE, LARGEST_SIDE = 112, 4096
 _REPEATS = 4
@@ -139,7 +141,7 @@ class RenderSource(BaseModel):
     """render: images and clips with exact ground truth."""
     mixture: dict[str, float] = Field(default_factory=lambda: dict.fromkeys(KINDS, 1.0), min_length=1)
     """Share of each kind, relative to the others: article, table, receipt, formulas, series, chart, scene,
-    grid, clip."""
+    grid, clip, turns."""
     side: tuple[int, int] = (336, 672)
     """Smallest and largest length of an image's longer side, in pixels."""
     scripts: tuple[str, ...] = Field(default=("latin", "greek", "cyrillic"), min_length=1)
@@ -155,6 +157,11 @@ class RenderSource(BaseModel):
     palette: tuple[Annotated[int, Field(ge=1, le=len(COLOURS))], ...] = Field(default=(2, 3, 4, 10), min_length=1)
     """Colours that a grid's objects are made of, in number; one is drawn for each picture. Few give counts to ask for;
     with all ten every object must be looked at, which a model that cannot see yet learns from fastest."""
+    shapes: tuple[str, ...] = Field(default=PLAIN_SHAPES, min_length=1)
+    """What a grid's objects may be. With [square] alone only colours and places are to be seen, which the smallest
+    model learns within minutes."""
+    frames: tuple[Annotated[int, Field(ge=6, le=120)], ...] = Field(default=Look().frames, min_length=1)
+    """Frames of a clip of kind turns, two per second; one number is drawn for each clip."""
     rules: tuple[str, ...] = Field(default=Look().rules, min_length=1)
     """What pages of kind series list: numbers, days, months, letters, pairs (of letters) or unordered (letters); one is
     drawn for each page."""
@@ -174,6 +181,14 @@ class RenderSource(BaseModel):
         if unknown:
             raise ValueError(f"there is no series of {unknown[0]!r}: choose among {', '.join(RULES)}")
         return rules
+
+    @field_validator("shapes")
+    @classmethod
+    def _known_shapes(cls, shapes: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(shapes) - set(SHAPES))
+        if unknown:
+            raise ValueError(f"there is no shape {unknown[0]!r}: choose among {', '.join(SHAPES)}")
+        return shapes
 
     @field_validator("cells")
     @classmethod
@@ -224,6 +239,8 @@ class RenderSource(BaseModel):
             scripts=self.scripts,
             cells=self.cells,
             palette=self.palette,
+            shapes=self.shapes,
+            frames=self.frames,
             rules=self.rules,
             families=self.families,
         )

@@ -437,6 +437,11 @@ def colour_at(item: Item) -> str:
     return dict(found_at(item))[item.asked.args["place"]].split()[0]
 
 
+@answer("grid.check")
+def check(item: Item) -> str:
+    return "yes" if colour_at(item) == item.asked.args["colour"] else "no"
+
+
 @answer("grid.shape_at")
 def shape_at(item: Item) -> str:
     return dict(found_at(item))[item.asked.args["place"]].split()[1]
@@ -466,6 +471,54 @@ def most(item: Item) -> str:
 @answer("grid.caption")
 def grid_caption(item: Item) -> str:
     return "I see: " + ", ".join(f"{place} {text}" for place, text in found_at(item)) + "."
+
+
+# ---- clips of objects that take turns: from the boxes in each frame ----
+
+
+def appearing(item: Item) -> list[tuple[str, str]]:
+    """(place, colour and shape) of every object by the first frame that shows it, which is its own."""
+    first: dict[tuple[str, str], int] = {}
+    for region in item.regions:
+        first.setdefault((place_of(item, region), region.text), region.frame)
+    assert len(set(first.values())) == len(first)
+    return sorted(first, key=lambda told: first[told])
+
+
+@answer("turns.colour_at")
+def turns_colour_at(item: Item) -> str:
+    return dict(appearing(item))[item.asked.args["place"]].split()[0]
+
+
+@answer("turns.check")
+def turns_check(item: Item) -> str:
+    return "yes" if turns_colour_at(item) == item.asked.args["colour"] else "no"
+
+
+@answer("turns.exists")
+def turns_exists(item: Item) -> str:
+    return "yes" if seen(item, item.asked.args) else "no"
+
+
+@answer("turns.first_last")
+def turns_first_last(item: Item) -> str:
+    return appearing(item)[{"first": 0, "last": -1}[item.asked.args["which"]]][1].split()[0]
+
+
+@answer("turns.before")
+def turns_before(item: Item) -> str:
+    places = [place for place, _ in appearing(item)]
+    return min(item.asked.args["places"], key=places.index)
+
+
+@answer("turns.count")
+def turns_count(item: Item) -> str:
+    return str(len(appearing(item)))
+
+
+@answer("turns.caption")
+def turns_caption(item: Item) -> str:
+    return "One after another: " + ", ".join(f"{place} {text}" for place, text in appearing(item)) + "."
 
 
 # ---- clips: from the boxes in each frame ----
@@ -631,7 +684,19 @@ def test_sums_in_worked_solutions_are_right(kind: str) -> None:
     assert seen_sums
 
 
-@pytest.mark.parametrize("kind", ["scene", "grid", "clip", "chart"])
+def test_no_count_of_a_grid_is_the_usual_answer() -> None:
+    counts = []
+    for index in range(2000):
+        rng = random_of("counts", index)
+        question = KINDS["grid"].ask(KINDS["grid"].plan(rng, Look(cells=(2,))), rng)
+        if question.kind == "count":
+            counts.append(question.answer)
+    shares = {count: counts.count(count) / len(counts) for count in set(counts)}
+    assert max(shares.values()) < 0.42, shares
+    assert min(shares[count] for count in ("0", "1", "2")) > 0.15, shares
+
+
+@pytest.mark.parametrize("kind", ["scene", "grid", "turns", "clip", "chart"])
 def test_yes_and_no_are_about_as_frequent(kind: str) -> None:
     """A model that looks at nothing should gain little; descriptions alone, without drawing."""
     answers: dict[str, list[str]] = {}
