@@ -98,7 +98,9 @@ def _write_clip(path: Path, frames: Sequence[Any], times: Sequence[float]) -> No
         stream.width, stream.height, stream.pix_fmt = size[0], size[1], "bgr0"
         stream.time_base = stream.codec_context.time_base = Fraction(1, TICKS_PER_SECOND)
         for image, time in _zip(frames, times):
-            frame = av.VideoFrame.from_image(image.resize(size) if image.size != size else image).reformat(format="bgr0")
+            frame = av.VideoFrame.from_image(image.resize(size) if image.size != size else image).reformat(
+                format="bgr0"
+            )
             frame.pts, frame.time_base = round(time * TICKS_PER_SECOND), Fraction(1, TICKS_PER_SECOND)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recipes.cli import CONFIGS, run_recipe
+from recipes.cli import run_recipe
 from recipes.rlaif.config import MAY_CHANGE, RlaifVConfig
 
 
@@ -44,4 +44,4 @@ def main(config: RlaifVConfig, base_dir: Path | None = None) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_recipe(main, RlaifVConfig, doc=__doc__, default_config=CONFIGS / "rlaif_v.yaml"))
+    raise SystemExit(run_recipe(main, RlaifVConfig, doc=__doc__))

@@ -10,7 +10,7 @@ not there is false; what holds of one of several objects that fit, and not of an
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from recipes.render.captions import place_of

@@ -1,7 +1,7 @@
 """Candidates: n responses of the policy to each instruction of a round, with the same settings and different seeds.
 
-    candidates.part.jsonl   while it runs: whole calls of the engine, so that a resumed stage repeats calls exactly
-    candidates.jsonl        in the end: by instruction and sample
+candidates.part.jsonl   while it runs: whole calls of the engine, so that a resumed stage repeats calls exactly
+candidates.jsonl        in the end: by instruction and sample
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from base_model.video_settings import VideoSettings
 from recipes.evaluation import EvaluationConfig
 from recipes.models import ModelConfig
 from recipes.reward_keys import RewardsKey
+from recipes.rlaif.labelled import HallucinationConfig
 from recipes.tasks import TaskConfig
 from rl.claim_division import DivisionConfig
 from rl.labeler import LabelerConfig
@@ -158,6 +159,9 @@ class RlaifVConfig(_Config):
     """vLLM, for all models."""
     video: VideoSettings = VideoSettings()
     """How clips are sampled and packed."""
+    hallucination: HallucinationConfig | None = None
+    """Labelled pictures that each checkpoint describes. null = none; then the last checkpoint within the bounds of
+    accuracy goes on."""
     held_out: HeldOutConfig | None = None
     """Questions with known answers, asked before the first round and after each; null = none."""
     selection: SelectionConfig = SelectionConfig()

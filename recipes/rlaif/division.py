@@ -100,9 +100,7 @@ def _by_model(
     identity = [checkpoint_identity(served.path, served.engine.config.dtype), settings]
     keys = {text: content_key("division", identity, text) for text in texts}
     found = {text: _division(cache.get(keys[text])) for text in texts if keys[text] in cache}
-    chat = EngineChat(
-        served.engine, served.engine.tokenizer, mode, max_model_len=served.engine.config.max_model_len
-    )
+    chat = EngineChat(served.engine, served.engine.tokenizer, mode, max_model_len=served.engine.config.max_model_len)
     for start in range(0, len(texts), RESPONSES_PER_CALL):
         missing = [text for text in texts[start : start + RESPONSES_PER_CALL] if text not in found]
         divisions = divide_responses(missing, chat, config.division, seed=seed)

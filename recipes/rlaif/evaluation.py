@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipes.console import StepBar
+from recipes.evaluation import EVALUATION_STEP, MEDIA_PROMPTS
 from recipes.rlaif.config import HeldOutConfig, RlaifVConfig
+from recipes.rlaif.labelled import HallucinationConfig, LabelledRow, labelled_rows
 from recipes.rlaif.selection import Figures
-from rl.files import atomic_write_json
+from rl.files import atomic_write_json, atomic_write_text
+from rollouts.records import Request, Rollout, Sampling, request_seed
 
 if TYPE_CHECKING:
     from recipes.rlaif.engines import Served
     from recipes.tasks import Row
     from rewards import RewardSet
 
-FILE = "figures.json"
+FILE, DESCRIPTIONS = "figures.json", "descriptions.jsonl"
 
 
 class Evaluator:
@@ -31,6 +36,7 @@ class Evaluator:
         self.config = config
         self._rows: list[Row] = []
         self._rewards: RewardSet | None = None
+        self._labelled = labelled_rows(config.hallucination.labelled) if config.hallucination else []
         if config.held_out is not None:
             self._rows, self._rewards = _held_out(config.held_out, config, base_dir)
 
@@ -49,19 +55,39 @@ class Evaluator:
         """
         folder.mkdir(parents=True, exist_ok=True)
         details: dict[str, Any] = {}
+        if self.config.hallucination is not None:
+            details["hallucination"] = self._describe(self.config.hallucination, served, folder)
         if self.config.held_out is not None:
             details["held_out"] = self._ask_held_out(self.config.held_out, served, folder, step)
+        found = details.get("hallucination")
         figures = Figures(
             checkpoint=str(served.path),
             step=step,
-            chair_i=None,
-            chair_s=None,
-            words=0.0,
+            chair_i=found["chair_i"]["value"] if found and found["objects"] else None,
+            chair_s=found["chair_s"]["value"] if found and found["objects"] else None,
+            words=found["words"] if found else 0.0,
             accuracy=details["held_out"]["accuracy"] if "held_out" in details else None,
             details=details,
         )
         atomic_write_json(folder / FILE, figures.to_dict())
         return figures
+
+    def _describe(self, config: HallucinationConfig, served: Served, folder: Path) -> dict[str, Any]:
+        """Figures of hallucination, mean words, and what could not be described; writes descriptions.jsonl."""
+        from recipes.hallucination import CheckedResponse, as_record, hallucination
+
+        checked, words, records = [], [], []
+        with StepBar("descriptions", len(self._labelled) * config.samples) as bar:
+            for row, rollout in described(served, self._labelled, self.config, config, bar.update):
+                objects = row.count(rollout.answer)
+                checked.append(CheckedResponse(row=row.index, objects=objects, tokens=len(rollout.response_ids)))
+                words.append(len(rollout.answer.split()))
+                records.append({"row": row.index, "place": row.place, "response": rollout.response, **asdict(objects)})
+        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        atomic_write_text(folder / DESCRIPTIONS, lines)
+        found = as_record(hallucination(checked, seed=config.seed))
+        asked = len(self._labelled) * config.samples
+        return {**found, "words": sum(words) / len(words), "left_out": asked - len(records)}
 
     def _ask_held_out(self, config: HeldOutConfig, served: Served, folder: Path, step: int) -> dict[str, Any]:
         """Figures in the mode of the loop; writes evaluation.json and evaluation_samples.jsonl."""
@@ -93,6 +119,43 @@ class Evaluator:
     def __exit__(self, *error: Any) -> None:
         if self._rewards is not None:
             self._rewards.__exit__(*error)
+
+
+def described(
+    served: Served,
+    rows: Sequence[LabelledRow],
+    loop: RlaifVConfig,
+    config: HallucinationConfig,
+    on_progress: Callable[[int], None],
+) -> Iterator[tuple[LabelledRow, Rollout]]:
+    """Descriptions of the rows, those of a row one after the other; a row that cannot be asked has none."""
+    from rl.prompts import PromptMaker
+
+    maker = PromptMaker(served.processor, loop.video, kept_bytes=0)
+    mode = loop.modes.active()[0]
+    for start in range(0, len(rows), MEDIA_PROMPTS):
+        requests: list[Request] = []
+        for row in rows[start : start + MEDIA_PROMPTS]:
+            try:
+                prompt = maker.prompt(row, mode)
+                served.engine.check_prompt(prompt.ids, prompt.media)
+            except ValueError:
+                continue
+            requests += [
+                Request(
+                    prompt_ids=prompt.ids,
+                    media=prompt.media,
+                    mode=mode,
+                    row=row.index,
+                    sample=sample,
+                    seed=request_seed(config.seed, EVALUATION_STEP, row.index, sample),
+                    sampling=Sampling(temperature=config.temperature),
+                )
+                for sample in range(config.samples)
+            ]
+        for rollout in served.engine.generate(requests):
+            yield rows[rollout.row], rollout
+        on_progress(min(start + MEDIA_PROMPTS, len(rows)) * config.samples)
 
 
 def _held_out(config: HeldOutConfig, loop: RlaifVConfig, base_dir: Path | None) -> tuple[list[Row], RewardSet]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.media_files import media_files
+from recipes.render.source import RenderSource
 from recipes.tasks import TaskConfig, prompt_key, raw_rows, row_reader
 from rl.files import atomic_write_text
 
@@ -34,6 +35,8 @@ class Instruction:
     """Absolute paths."""
     videos: tuple[str, ...] = ()
     """Absolute paths."""
+    rendered: Mapping[str, Any] | None = None
+    """Kind and scene of a rendered picture or clip, from which the truth of claims is known."""
     problem: str | None = None
     """Why it cannot be asked."""
 
@@ -76,6 +79,7 @@ def _rows(task: TaskConfig, media: Path) -> Iterator[Instruction]:
     """Rows in the source's order, those with an equal prompt once."""
     read = row_reader(task)
     seen: set[str] = set()
+    is_rendered = isinstance(task.source, RenderSource)
     index = 0
     for raw in islice(raw_rows(task, "train"), task.size or None):
         try:
@@ -91,6 +95,7 @@ def _rows(task: TaskConfig, media: Path) -> Iterator[Instruction]:
                 messages=tuple(dict(message) for message in row.messages),
                 images=tuple(map(str, images)),
                 videos=tuple(map(str, videos)),
+                rendered={key: raw.values[key] for key in ("kind", "scene")} if is_rendered else None,
             )
         except ValueError as error:
             yield Instruction(index=index, place=raw.place, problem=str(error))

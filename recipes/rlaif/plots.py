@@ -66,7 +66,11 @@ def draw_rounds(points: Sequence[Point], path: Path) -> Path:
 
 def _curve(axis: Axes, points: Sequence[Point], name: str, factor: float) -> None:
     for goes_on, style, colour in ((False, "x", GREY), (True, "o-", COLOURS[0])):
-        known = [(p.at, *(factor * value for value in p.figures[name])) for p in points if name in p.figures and p.goes_on is goes_on]
+        known = [
+            (p.at, *(factor * value for value in p.figures[name]))
+            for p in points
+            if name in p.figures and p.goes_on is goes_on
+        ]
         if known:
             places, values, lows, highs = zip(*known, strict=True)
             below = [max(0.0, value - low) for value, low in zip(values, lows, strict=True)]

@@ -12,25 +12,28 @@ from typing import Any
 from recipes.comparison_table import duration
 from recipes.html_page import render_page
 from recipes.report import data_uri, printable
+from recipes.rlaif.claim_kinds import kind_rows
 from recipes.rlaif.config import RlaifVConfig, SplitterConfig
 from recipes.rlaif.costs import read_costs
 from recipes.rlaif.plots import Interval, Point, draw_rounds
 from recipes.rlaif.run_files import Round, problems, read_all_instructions, read_first, read_rounds
 from recipes.rlaif.selection import Figures
-from recipes.rlaif.shown_pairs import claim_kinds, shown_pairs
+from recipes.rlaif.shown_pairs import shown_pairs
 from recipes.run_records import number
 from rl.run_directory import read_config
 
 PAIRS_SHOWN = 6
 """Pairs of each round on the page; all are in its files."""
 HEADERS = ("model", "CHAIR_i (%)", "CHAIR_s (%)", "words", "held-out accuracy (%)", "")
-SPLITTER = "Responses were divided into claims by the deterministic splitter for simple sentences, not by a language model."
+SPLITTER = (
+    "Responses were divided into claims by the deterministic splitter for simple sentences, not by a language model."
+)
 
 
 def write_rlaif_report(run: Path) -> Path:
     """Draw plots/rounds.png and write report.html of a run, as far as it has come."""
-    from rl.files import atomic_write_text
     from recipes.yaml_config import dump
+    from rl.files import atomic_write_text
 
     config = RlaifVConfig.model_validate(read_config(run))
     instructions, rounds, first = read_all_instructions(run), read_rounds(run), read_first(run)
@@ -44,7 +47,7 @@ def write_rlaif_report(run: Path) -> Path:
         models=[[printable(cell) for cell in cells] for cells in model_rows(first, rounds)],
         plot=data_uri(draw_rounds(_points(first, rounds), run / "plots" / "rounds.png")) if first else None,
         feedback=[_feedback(each) for each in rounds],
-        kinds=[(each.number, claim_kinds(each.judged)) for each in rounds],
+        kinds=[(each.number, kind_rows(each, by_index)) for each in rounds],
         problems=[
             (each.round, each.what, printable(each.reason), each.count, printable(each.example))
             for each in problems(instructions, rounds)
@@ -95,6 +98,11 @@ def _share(interval: Interval | None) -> str:
 def intervals(figures: Figures) -> dict[str, Interval]:
     """The figures that are known, with their 95 % intervals."""
     found: dict[str, Interval] = {}
+    described = figures.details.get("hallucination")
+    if described is not None:
+        for name in ("chair_i", "chair_s"):
+            found[name] = tuple(described[name][key] for key in ("value", "low", "high"))
+        found["words"] = (figures.words,) * 3
     held_out = figures.details.get("held_out")
     if held_out is not None:
         found["accuracy"] = (held_out["accuracy"], held_out["ci_low"], held_out["ci_high"])

@@ -1,14 +1,14 @@
 """The stages of a round, each skipped where its product is there and continued where it was interrupted.
 
-    instructions.jsonl  media/                     what is asked for
-    labels.jsonl  divisions.jsonl  costs.jsonl     paid for once
-    round_0/evaluation/                            the model before
-    round_K/candidates.jsonl                       responses
-           /claims.jsonl                           claims, verdicts, scores, reasons
-           /pairs.jsonl  pairs.json                TRL's preference format; statistics
-           /dpo.yaml  dpo/                         the run of recipes.dpo
-           /evaluations/step_N/                    of each checkpoint
-           /round.json                             figures, and the checkpoint that goes on
+instructions.jsonl  media/                     what is asked for
+labels.jsonl  divisions.jsonl  costs.jsonl     paid for once
+round_0/evaluation/                            the model before
+round_K/candidates.jsonl                       responses
+       /claims.jsonl                           claims, verdicts, scores, reasons
+       /pairs.jsonl  pairs.json                TRL's preference format; statistics
+       /dpo.yaml  dpo/                         the run of recipes.dpo
+       /evaluations/step_N/                    of each checkpoint
+       /round.json                             figures, and the checkpoint that goes on
 """
 
 from __future__ import annotations
@@ -178,9 +178,7 @@ class Loop:
         say(f"candidates: {len(candidates)} responses to {len(rows)} instructions, {cost['tokens']} tokens")
         return candidates
 
-    def _divisions(
-        self, number: int, candidates: Sequence[Candidate], policy: ModelConfig
-    ) -> list[Division | None]:
+    def _divisions(self, number: int, candidates: Sequence[Candidate], policy: ModelConfig) -> list[Division | None]:
         """A division of each candidate that is judged."""
         judged = [candidate.answer for candidate in candidates if candidate.reason is None]
         divider = self.config.divider

@@ -104,5 +104,3 @@ def problems(rows: Sequence[Instruction], rounds: Sequence[Round]) -> list[Probl
 def _checkpoint(record: Mapping[str, Any]) -> tuple[Figures, str | None]:
     fields = {key: value for key, value in record.items() if key != "refusal"}
     return Figures(**fields), record["refusal"]
-
-

@@ -3,7 +3,8 @@
 Hallucination falls easily by saying less, or by forgetting. So a checkpoint is eligible only while its responses are
 about as long as those of the model the loop started from, and its held-out accuracy is not lower than that model's by
 more than a bound. Of the eligible ones the one with the lowest share of hallucinated objects is taken, the later one of
-equals; where none is lower than the round's own start, that stays. Without labelled images the last eligible one goes on.
+equals; where none is lower than the round's own start, that stays. Without labelled images the last eligible one goes
+on.
 """
 
 from __future__ import annotations

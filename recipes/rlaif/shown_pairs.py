@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
@@ -21,9 +21,7 @@ FRAMES = 6
 """Frames of a clip that are shown."""
 
 
-def shown_pairs(
-    each: Round, rows: Mapping[int, Instruction], video: VideoSettings, count: int
-) -> list[dict[str, Any]]:
+def shown_pairs(each: Round, rows: Mapping[int, Instruction], video: VideoSettings, count: int) -> list[dict[str, Any]]:
     """Pairs of a round, evenly spaced from the largest to the smallest gap.
 
     Args:
@@ -124,14 +122,3 @@ def _uri(image: Any) -> str:
     content = BytesIO()
     small.save(content, format="PNG")
     return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
-
-
-def claim_kinds(judged: Sequence[Judged]) -> list[tuple[str, int, float]]:
-    """(kind, claims with a verdict, accepted share), the most frequent first."""
-    verdicts: dict[str, list[bool]] = {}
-    for one in judged:
-        for record in one.claims:
-            if record["accepted"] is not None:
-                verdicts.setdefault(str(record["claim"]["kind"]), []).append(record["accepted"])
-    ordered = sorted(verdicts.items(), key=lambda item: -len(item[1]))
-    return [(kind, len(found), sum(found) / len(found)) for kind, found in ordered]

@@ -235,9 +235,13 @@ def test_a_dead_endpoint_is_a_reason_and_not_the_end(tmp_path: Path) -> None:
 
 
 def test_costs_of_an_interrupted_stage_add_up(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), counted(tmp_path, 1, "conquer") as cost:
-        cost["asked"] = 3
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with counted(tmp_path, 1, "conquer") as cost:
+            cost["asked"] = 3
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     with counted(tmp_path, 1, "conquer") as cost:
         cost |= {"asked": 4, "cached": 3}
     with counted(tmp_path, 1, "candidates"):
