@@ -26,7 +26,8 @@ class CheckedVerdict:
     @property
     def margin(self) -> float:
         """p_yes - p_no; only of a verdict with probabilities."""
-        assert self.verdict.p_yes is not None and self.verdict.p_no is not None
+        assert self.verdict.p_yes is not None
+        assert self.verdict.p_no is not None
         return self.verdict.p_yes - self.verdict.p_no
 
 

@@ -191,7 +191,7 @@ def is_plural(subject: str) -> bool:
 def lower_first(text: str) -> str:
     """Without the capital of a sentence's start, where the first word is no name."""
     first = text.split(" ", 1)[0]
-    known = is_determiner(first) or first.lower() in {*PRONOUNS, "there", "nothing", "everything"}
+    known = is_determiner(first) or first.lower() in {*PRONOUNS, "there", "nothing", "everything", "people"}
     return text[:1].lower() + text[1:] if known else text
 
 
