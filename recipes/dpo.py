@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 MAY_CHANGE = {"resume", "overwrite", "trainer.save_every", "trainer.keep_last"}
 CACHE = "reference_logprobs.jsonl"
-LEFT_OUT = "left_out.jsonl"
 
 
 class DpoConfig(BaseModel):
@@ -106,6 +105,7 @@ def main(config: DpoConfig) -> None:
     model_path = resolve_model(config.model)
 
     from base_model.checkpoints import load_processor
+    from recipes.dpo_data import write_left_out
     from rl.disk_cache import DiskCache
 
     processor = load_processor(model_path, trust_remote_code=config.model.trust_remote_code)
@@ -128,19 +128,6 @@ def _encoded(config: DpoConfig, model_path: Path, processor: Any, pairs: Sequenc
     longest = min(config.max_length, _positions(model_path) or config.max_length)
     with StepBar(what, len(pairs)) as bar:
         return encode_pairs(pairs, maker, config.modes, longest, what=what, on_progress=bar.update)
-
-
-def write_left_out(run: Path, train: EncodedPairs, held: EncodedPairs) -> None:
-    """Write left_out.jsonl, one line for every pair that is not used: place, reason and detail. Absent = all are."""
-    from rl.files import atomic_write_text
-
-    lines = [
-        json.dumps({"pairs": what, **each._asdict()}, ensure_ascii=False) + "\n"
-        for what, found in (("train", train), ("eval", held))
-        for each in found.refused
-    ]
-    if lines:
-        atomic_write_text(run / LEFT_OUT, "".join(lines))
 
 
 def _run(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recipes.encoded_prompts import encode_prompt
@@ -15,6 +17,9 @@ from rollouts.modes import Mode, ModesConfig
 if TYPE_CHECKING:
     from rl.preference_learner import EncodedPair
     from rl.prompts import PromptMaker
+
+
+LEFT_OUT = "left_out.jsonl"
 
 
 class LeftOut(NamedTuple):
@@ -98,6 +103,35 @@ def _none_left(found: EncodedPairs, what: str, max_length: int) -> str:
         f"none of the {len(found.refused)} {what} can be used ({listed}; max_length is {max_length} tokens{first}): "
         "mend them, raise max_length, or give other pairs."
     )
+
+
+def write_left_out(run: Path, train: EncodedPairs, held: EncodedPairs) -> None:
+    """Write left_out.jsonl, one line for every pair that is not used: place, reason and detail.
+
+    Raises:
+        ValueError: The run has begun with other pairs.
+    """
+    from rl.files import atomic_write_text
+
+    records = [
+        {"pairs": what, **each._asdict()}
+        for what, found in (("train", train), ("eval", held))
+        for each in found.refused
+    ]
+    path = run / LEFT_OUT
+    if path.is_file():
+        before = {_place(json.loads(line)) for line in path.read_text().splitlines()}
+        changed = sorted(before ^ {_place(record) for record in records})
+        if changed:
+            raise ValueError(
+                f"{changed[0][1]} was {'left out' if changed[0] in before else 'used'} when the run began, and is not "
+                "now: put its images and videos back as they were, or begin another run"
+            )
+    atomic_write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def _place(record: dict[str, Any]) -> tuple[str, str]:
+    return record["pairs"], record["place"]
 
 
 def response_ids(tokenizer: Any, text: str) -> tuple[int, ...]:

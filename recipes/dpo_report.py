@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from recipes.comparison_table import duration
+from recipes.dpo_data import LEFT_OUT
 from recipes.html_page import render_page
 from recipes.report import clipped, data_uri, printable
 from recipes.run_records import Run, load_run, number
@@ -63,7 +64,7 @@ def write_dpo_report(run_dir: Path) -> Path:
 
 def _left_out(path: Path) -> list[tuple[str, str]]:
     """The pairs that were not used, counted by reason, of both kinds."""
-    found = Counter(str(record.get("reason")) for record in _records(path / "left_out.jsonl"))
+    found = Counter(str(record.get("reason")) for record in _records(path / LEFT_OUT))
     listed = ", ".join(f"{count} {reason}" for reason, count in found.most_common())
     return [("pairs left out", printable(listed))] if listed else []
 
