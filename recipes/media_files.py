@@ -7,11 +7,12 @@ can open.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from recipes.tasks import Row
 from rl.files import atomic_file, atomic_write_bytes
 
 TICKS_PER_SECOND = 1000
@@ -68,8 +69,8 @@ def video_file(handle: Any, folder: Path) -> Path:
     return path.absolute()
 
 
-def media_files(row: Mapping[str, Sequence[Any]] | Any, folder: Path) -> tuple[list[Path], list[Path]]:
-    """Files of all images and of all videos of a row (anything with `images` and `videos`); raises as above."""
+def media_files(row: Row, folder: Path) -> tuple[list[Path], list[Path]]:
+    """Files of all images and of all videos of a row; raises as above."""
     return [image_file(image, folder) for image in row.images], [video_file(video, folder) for video in row.videos]
 
 

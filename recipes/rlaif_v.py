@@ -9,6 +9,7 @@ report.html shows all of it. A run that was stopped or killed goes on with --res
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from recipes.cli import run_recipe
 from recipes.rlaif.config import MAY_CHANGE, RlaifVConfig
@@ -22,7 +23,7 @@ def main(config: RlaifVConfig, base_dir: Path | None = None) -> None:
 
     check_block_size(config.engine)
     dumped = config.model_dump(mode="json", exclude={"resume", "overwrite"})
-    place = {"resume": config.resume, "overwrite": config.overwrite, "may_change": MAY_CHANGE}
+    place: dict[str, Any] = {"resume": config.resume, "overwrite": config.overwrite, "may_change": MAY_CHANGE}
     RunDirectory.check(config.run, dumped, **place)
 
     from recipes.rlaif.engines import EngineRoom

@@ -337,7 +337,7 @@ class _Mapping:
 
     def _messages(self, raw: RawRow) -> tuple[Mapping[str, Any], ...]:
         is_text = "{" not in self.prompt and any(marker in self.prompt for marker in MARKERS.values())
-        value = self.prompt if is_text else _value(self.prompt, raw)
+        value: Any = self.prompt if is_text else _value(self.prompt, raw)
         if isinstance(value, str) and value.strip():
             messages: tuple[Mapping[str, Any], ...] = ({"role": "user", "content": value},)
         elif _is_conversation(value):
