@@ -28,8 +28,8 @@ class Point:
 
 
 CURVES = (
-    ("chair_i", "CHAIR_i: objects mentioned that are not there (%)", 100.0),
-    ("chair_s", "CHAIR_s: responses with such an object (%)", 100.0),
+    ("chair_i", "CHAIR_i (%): mentioned objects", 100.0),
+    ("chair_s", "CHAIR_s (%): responses", 100.0),
     ("words", "mean length of a response (words)", 1.0),
     ("accuracy", "held-out accuracy (%)", 100.0),
 )
