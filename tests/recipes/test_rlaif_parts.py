@@ -1,6 +1,7 @@
 """Parts of the RLAIF-V loop that need no engine: selection, instructions, media as files, pairs, division, costs."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,15 @@ from recipes.rlaif.costs import counted, read_costs
 from recipes.rlaif.division import CACHE, divide
 from recipes.rlaif.feedback import Judged
 from recipes.rlaif.instructions import Instruction, read_instructions, round_slice, write_instructions
+from recipes.rlaif.labelled import FileLabels, labelled_rows
 from recipes.rlaif.pairing import make_pairs
 from recipes.rlaif.selection import Figures, choose, refusal
 from recipes.tasks import TaskConfig
 from rl.preference_pairs import PairConfig
 from rollouts.modes import ShortMode
 from tests.rollouts.fake_endpoint import fake_endpoint
+
+DATA = Path(os.environ.get("TANDEM_DEV_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 
 
 def figures(chair_i: float | None, words: float = 10.0, accuracy: float | None = 0.5, step: int = 1) -> Figures:
@@ -270,3 +274,30 @@ def test_impossible_settings_are_refused(changes: dict[str, Any], message: str) 
 def test_the_shipped_configurations_are_valid(name: str) -> None:
     config = load_config(RlaifVConfig, [str(CONFIGS / name)])
     assert config.rounds >= 2
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "kind"), [("mm_photo_claims.jsonl", "image", "images"), ("mm_video.jsonl", "video", "videos")]
+)
+def test_photos_and_clips_of_the_development_data_can_be_asked(
+    tmp_path: Path, name: str, column: str, kind: str
+) -> None:
+    """One of the clips ends in corrupt frames."""
+    if not (DATA / name).is_file():
+        pytest.skip("the development data is not here")
+    source = {"kind": "files", "train": DATA / name}
+    task = TaskConfig.model_validate({"source": source, "prompt": f"<{column}>\nDescribe it.", kind: column})
+    rows = write_instructions(task, tmp_path)
+    assert rows
+    assert [row.problem for row in rows] == [None] * len(rows)
+    assert all(len(getattr(row, kind)) == 1 for row in rows)
+
+
+def test_photos_with_object_labels_are_counted() -> None:
+    if not (DATA / "mm_photo_claims.jsonl").is_file():
+        pytest.skip("the development data is not here")
+    config = FileLabels(kind="files", path=DATA / "mm_photo_claims.jsonl", synonyms={"Cat": ["kitten"]})
+    rows = labelled_rows(config)
+    kitten = next(row for row in rows if "kitty" in str(row.images[0]))
+    counts = kitten.count("A kitten next to a table.")
+    assert (counts.mentioned, counts.hallucinated, counts.present, counts.covered) == (1, 0, 1, 1)

@@ -127,7 +127,7 @@ def test_a_missing_picture_leaves_its_claims_without_verdict(tmp_path: Path, ser
         video=VIDEO,
     )
     assert (found.score, found.reason, counts.failed) == (None, "no verdict", 1)
-    assert "gone.png" in found.detail
+    assert "cannot be read" in found.detail
 
 
 def test_a_model_that_writes_no_claims_is_a_reason_for_each_response(tmp_path: Path, served: Served) -> None:
