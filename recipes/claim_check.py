@@ -120,6 +120,7 @@ def _labelled(labeler: Labeler, claims: Sequence[LabelledClaim], bar: Any) -> li
     from rl.labeler import LabelRequest
 
     asked = [claim for claim in claims if claim.problem is None]
+    labeler.counts.failed += len(claims) - len(asked)
     requests = [LabelRequest(claim=claim.claim, media=claim.media) for claim in asked]
     verdicts = iter(labeler.label(requests, lambda done, total: bar.note(done, total, "label")))
     return [

@@ -99,9 +99,9 @@ def intervals(figures: Figures) -> dict[str, Interval]:
     """The figures that are known, with their 95 % intervals."""
     found: dict[str, Interval] = {}
     described = figures.details.get("hallucination")
-    if described is not None:
-        for name in ("chair_i", "chair_s"):
-            found[name] = tuple(described[name][key] for key in ("value", "low", "high"))
+    for name in ("chair_i", "chair_s") if described and figures.chair_i is not None else ():
+        found[name] = (described[name]["value"], described[name]["low"], described[name]["high"])
+    if described:
         found["words"] = (figures.words,) * 3
     held_out = figures.details.get("held_out")
     if held_out is not None:

@@ -178,6 +178,7 @@ def test_a_mode_that_thinks_is_refused():
         labeler(FixedEngine(), mode=LongMode())
 
 
+@pytest.mark.slow
 def test_no_label_is_lost_or_paid_for_twice_after_a_kill(tmp_path):
     path = tmp_path / "labels.jsonl"
     child = subprocess.Popen([sys.executable, "-m", "tests.rl.fixed_engine", path, "90"])

@@ -79,6 +79,11 @@ def serve(connection):
             answer = generate(connection, *arguments, fingerprint=fingerprint)
         elif name == "score":
             answer = [[-float(sum(ids) + fingerprint % 7) for _ in ids[first:]] for ids, first, *_ in arguments[0]]
+        elif name == "choose":
+            for index, choice in enumerate(arguments[0]):
+                time.sleep(STEP_S)
+                values = [-float(sum(choice.prompt_ids) + token + fingerprint % 7) for token in choice.token_ids]
+                connection.send(("part", index, values))
         elif name == "load":
             with open(arguments[0], "rb") as file:
                 fingerprint = zlib.crc32(file.read())

@@ -87,6 +87,31 @@ def test_the_pool_answers_as_one_engine(make_pool, bare, monkeypatch):
     assert len(pool.pids) == 3
 
 
+CHOICES = [[1, 2, n] for n in range(40)], [[4, 5 + n] for n in range(40)]
+
+
+def test_named_tokens_come_from_a_pool_as_from_one_engine(make_pool, bare):
+    pool, told, progress = make_pool(3), {}, []
+    found = pool.next_logprobs(*CHOICES, lambda done, total: progress.append((done, total)), None, told.__setitem__)
+    with one_engine(bare) as engine:
+        assert engine.next_logprobs(*CHOICES) == found
+    assert [told[index] for index in range(40)] == found
+
+
+def test_a_worker_that_dies_between_choices_costs_none_of_them(make_pool):
+    pool, told = make_pool(2), Counter()
+    pool.wait_ready()
+
+    def strike(index, _values):
+        told[index] += 1
+        if sum(told.values()) == 10:
+            os.kill(pool.pids[0], signal.SIGKILL)
+
+    found = pool.next_logprobs(*CHOICES, None, None, strike)
+    assert told == Counter(range(40))
+    assert found == pool.next_logprobs(*CHOICES)
+
+
 def test_every_worker_gets_its_share(make_pool, monkeypatch):
     pool = make_pool(2)
     pool.wait_ready()
