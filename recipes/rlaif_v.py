@@ -25,6 +25,7 @@ def main(config: RlaifVConfig, base_dir: Path | None = None) -> None:
     dumped = config.model_dump(mode="json", exclude={"resume", "overwrite"})
     place: dict[str, Any] = {"resume": config.resume, "overwrite": config.overwrite, "may_change": MAY_CHANGE}
     RunDirectory.check(config.run, dumped, **place)
+    _check_inputs(config)
 
     from recipes.rlaif.engines import EngineRoom
     from recipes.rlaif.evaluation import Evaluator
@@ -42,6 +43,20 @@ def main(config: RlaifVConfig, base_dir: Path | None = None) -> None:
     for line in console_table(run.path):
         say(line)
     say(f"model: {best.checkpoint}\nreport: {report}")
+
+
+def _check_inputs(config: RlaifVConfig) -> None:
+    """Refuse models and instructions that are not there, before a run directory is made. Raises ValueError."""
+    from recipes.models import resolve_model
+    from recipes.rlaif.config import ModelDividerConfig
+    from recipes.tasks import raw_rows
+
+    divider = config.divider.model if isinstance(config.divider, ModelDividerConfig) else None
+    for model in (config.model, config.labeler.model, divider):
+        if model is not None:
+            resolve_model(model)
+    if not config.resume:
+        next(raw_rows(config.instructions, "train"), None)
 
 
 if __name__ == "__main__":
