@@ -15,7 +15,7 @@ from recipes.reward_keys import RewardsKey
 from recipes.rlaif.labelled import HallucinationConfig
 from recipes.tasks import TaskConfig
 from rl.claim_division import DivisionConfig
-from rl.labeler import LabelerConfig
+from rl.labeler_config import LabelerConfig
 from rl.preference_config import PreferenceLearnerConfig, PreferenceTrainerConfig
 from rl.preference_pairs import PairConfig
 from rollouts.endpoint import EndpointConfig
