@@ -99,10 +99,10 @@ def intervals(figures: Figures) -> dict[str, Interval]:
     """The figures that are known, with their 95 % intervals."""
     found: dict[str, Interval] = {}
     described = figures.details.get("hallucination")
-    for name in ("chair_i", "chair_s") if described and figures.chair_i is not None else ():
-        found[name] = (described[name]["value"], described[name]["low"], described[name]["high"])
-    if described:
+    if described is not None:
         found["words"] = (figures.words,) * 3
+        for name in ("chair_i", "chair_s") if figures.chair_i is not None else ():
+            found[name] = (described[name]["value"], described[name]["low"], described[name]["high"])
     held_out = figures.details.get("held_out")
     if held_out is not None:
         found["accuracy"] = (held_out["accuracy"], held_out["ci_low"], held_out["ci_high"])
