@@ -16,8 +16,11 @@ from __future__ import annotations
 import errno
 import inspect
 import os
+import signal
 import sys
 import textwrap
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +40,8 @@ CONFIGS = SHIPPED
 """Where the recipes' own YAML files lie."""
 
 REFUSED, INTERRUPTED = 2, 130
+CALLER = "TANDEM_STAGE_OF"
+"""Environment variable with the process id of the recipe that this one is a stage of."""
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 _DISK_ERRORS |= {errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 
@@ -110,9 +115,24 @@ def _share_cores() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
+def _end_with_caller() -> None:
+    """Ends this process, as a kill would, as soon as the recipe is dead that it is a stage of."""
+    caller = os.environ.pop(CALLER, "")
+    if not caller.isdigit():
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(caller):
+            time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True, name="caller").start()
+
+
 def _call(run: Callable[[], int | None]) -> int:
     """Runs the recipe; the user's errors become a sentence, the program's keep their traceback."""
     _share_cores()
+    _end_with_caller()
     try:
         return run() or 0
     except KeyboardInterrupt:

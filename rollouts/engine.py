@@ -29,6 +29,7 @@ from rollouts.media import MediaPacker
 from rollouts.process import EngineError, WorkerDiedError, WorkerProcess, worker_environment
 from rollouts.prompts import split_response
 from rollouts.records import PromptMedia, Request, Rollout, Status
+from rollouts.servable import ServableFolder
 from rollouts.weights import WeightsImage, checkpoint_shapes, select_tensors
 from rollouts.wire import WireChoice, WireMedia, WireRequest, WireResult, WireText
 
@@ -249,7 +250,8 @@ class VLLMEngine:
         if not (self._path / "config.json").is_file():
             raise ValueError(f"{self._path} is not a checkpoint: it has no config.json; save a model there first")
         check_plugin(self._path)
-        self._shapes = checkpoint_shapes(self._path)
+        self._servable = ServableFolder(self._path)
+        self._shapes = checkpoint_shapes(self._servable.path)
         self._tied = bool(_read_json(self._path / "config.json").get("tie_word_embeddings", True))
         self._log_path = Path(log_path) if log_path is not None else None
         self._tokenizer = tokenizer
@@ -437,6 +439,7 @@ class VLLMEngine:
         if self._image is not None:
             self._image.close()
             self._image = None
+        self._servable.close()
 
     def __enter__(self) -> Self:
         return self
@@ -569,7 +572,7 @@ class VLLMEngine:
     def _start(self) -> WorkerProcess:
         threads = self.config.threads or len(os.sched_getaffinity(0))
         environment = worker_environment(threads, self.config.enforce_eager)
-        self._worker = WorkerProcess(self.config.vllm_arguments(self._path), environment, self._log_path)
+        self._worker = WorkerProcess(self.config.vllm_arguments(self._servable.path), environment, self._log_path)
         self._finalizer = weakref.finalize(self, self._worker.kill)  # an engine that nobody closed
         self._ready = False
         return self._worker
