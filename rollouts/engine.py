@@ -420,31 +420,19 @@ class VLLMEngine:
             )
 
     def _stop_ids(self) -> tuple[int, ...]:
-        """Every token that ends a turn, according to the tokenizer and the model's own files."""
         if self._stops is None:
-            found: set[int] = {self.tokenizer.eos_token_id} - {None}
-            for name in ("config.json", "generation_config.json"):
-                eos = _read_json(self._path / name).get("eos_token_id")
-                found |= set(eos if isinstance(eos, list) else [] if eos is None else [eos])
-            self._stops = tuple(sorted(found))
+            self._stops = end_of_turn_ids(self._path, self.tokenizer)
         return self._stops
 
     def _rollout(self, request: Request, result: WireResult) -> Rollout:
-        split = split_response(self.tokenizer, result.ids, request.mode)
-        status = Status.FINISHED if result.stopped else Status.TRUNCATED
-        if not all(map(math.isfinite, result.logprobs)):
-            status = Status.FAILED
-        return Rollout(
-            row=request.row,
-            sample=request.sample,
-            mode=request.mode.name,
-            prompt_ids=request.prompt_ids,
-            response_ids=tuple(result.ids),
-            logprobs=tuple(result.logprobs),
-            status=status,
+        return make_rollout(
+            self.tokenizer,
+            request,
+            result.ids,
+            result.logprobs,
+            stopped=result.stopped,
             policy_version=self._version,
             cached_tokens=result.cached_tokens,
-            **split._asdict(),
         )
 
     # -- the worker ----------------------------------------------------------------------------------------------------
@@ -502,6 +490,53 @@ class VLLMEngine:
             self._finalizer.detach()
             self._worker.kill()
             self._worker = None
+
+
+def end_of_turn_ids(model_path: Path, tokenizer: Any) -> tuple[int, ...]:
+    """Every token that ends a turn, according to the tokenizer and the model's own files."""
+    found: set[int] = {tokenizer.eos_token_id} - {None}
+    for name in ("config.json", "generation_config.json"):
+        eos = _read_json(model_path / name).get("eos_token_id")
+        found |= set(eos if isinstance(eos, list) else [] if eos is None else [eos])
+    return tuple(sorted(found))
+
+
+def make_rollout(
+    tokenizer: Any,
+    request: Request,
+    ids: Sequence[int],
+    logprobs: Sequence[float],
+    *,
+    stopped: bool,
+    policy_version: int,
+    cached_tokens: int = 0,
+) -> Rollout:
+    """The record of a response.
+
+    Args:
+        tokenizer: Decodes the ids.
+        request: What was asked for.
+        ids: (T,) sampled token ids.
+        logprobs: (T,) their log-probabilities.
+        stopped: Whether the model ended its turn.
+        policy_version: Of the weights that sampled it.
+        cached_tokens: Prompt tokens taken from the prefix cache.
+    """
+    status = Status.FINISHED if stopped else Status.TRUNCATED
+    if not all(map(math.isfinite, logprobs)):
+        status = Status.FAILED
+    return Rollout(
+        row=request.row,
+        sample=request.sample,
+        mode=request.mode.name,
+        prompt_ids=request.prompt_ids,
+        response_ids=tuple(ids),
+        logprobs=tuple(logprobs),
+        status=status,
+        policy_version=policy_version,
+        cached_tokens=cached_tokens,
+        **split_response(tokenizer, ids, request.mode)._asdict(),
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

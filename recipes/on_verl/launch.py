@@ -1,0 +1,139 @@
+"""Starts verl on a Ray cluster, watches it, and gives the machine back."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recipes.on_verl.translate import verl_keys
+
+if TYPE_CHECKING:
+    from recipes.hybrid_grpo import HybridGrpoConfig
+
+RUNNER = "tandem_task_runner"
+POLL_S = 1.0
+"""Seconds between two looks at a running job."""
+
+
+def compose(keys: dict[str, Any]) -> Any:
+    """verl's configuration: its defaults under the given dotted keys.
+
+    Raises:
+        ValueError: verl has no such key, or refuses the combination.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        config = hydra_compose("ppo_trainer")
+    for key, value in keys.items():
+        try:
+            OmegaConf.update(config, key, value, force_add=True)
+        except OmegaConfBaseException as error:
+            raise ValueError(f"verl.overrides: {key} cannot be set to {value!r}: {error}") from None
+    try:
+        validate_config(
+            config=config,
+            use_reference_policy=need_reference_policy(config),
+            use_critic=need_critic(config),
+        )
+    except (ValueError, AssertionError) as error:
+        raise ValueError(f"verl refuses this configuration: {error}") from None
+    return config
+
+
+def train(config: HybridGrpoConfig, model_path: Path, base_dir: Path | None) -> None:
+    """Run verl to the last step.
+
+    Raises:
+        ValueError: verl or Ray stopped, with the reason.
+    """
+    import ray
+    from verl.trainer.main_ppo import run_ppo
+
+    from recipes.on_verl.checkpoints import latest
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    keys = verl_keys(config, model_path, base_dir)
+    checkpoint = latest(config.run.absolute() / "verl") if config.resume else None
+    keys |= {"trainer.resume_mode": "disable"} if checkpoint is None else _resume(checkpoint)
+    composed = compose(keys)
+    watchdog = _Watchdog(config.run / "metrics.jsonl", config.verl.timeout_s)
+    try:
+        with watchdog:
+            run_ppo(composed, _on_this_node())
+    except ray.exceptions.RayActorError as error:
+        if watchdog.silent:
+            raise ValueError(
+                f"no step was completed for {config.verl.timeout_s:g} s (verl.timeout_s), so the run was stopped: look "
+                "for the reason in Ray's logs, and go on with --resume"
+            ) from None
+        raise ValueError(f"verl's trainer process died: {error}; go on with --resume") from None
+    finally:
+        ray.shutdown()
+
+
+def _resume(checkpoint: Path) -> dict[str, Any]:
+    return {"trainer.resume_mode": "resume_path", "trainer.resume_from_path": str(checkpoint)}
+
+
+class _on_this_node:
+    """The task runner, placed on this machine: the run directory and the user's files are here."""
+
+    def remote(self) -> Any:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        from recipes.on_verl.task_runner import TaskRunner
+
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        return TaskRunner.options(name=RUNNER, scheduling_strategy=here, num_cpus=0).remote()
+
+
+class _Watchdog(threading.Thread):
+    """Stops a run that completes no step for too long."""
+
+    def __init__(self, metrics: Path, timeout_s: float) -> None:
+        super().__init__(daemon=True, name="verl-watchdog")
+        self._metrics = metrics
+        self._timeout_s = timeout_s
+        self._end = threading.Event()
+        self.silent = False
+
+    def __enter__(self) -> _Watchdog:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self.join()
+
+    def run(self) -> None:
+        size, since = self._size(), time.monotonic()
+        while not self._end.wait(POLL_S):
+            if (now := self._size()) != size:
+                size, since = now, time.monotonic()
+            elif time.monotonic() - since > self._timeout_s:
+                self.silent = True
+                self._stop()
+                return
+
+    def _size(self) -> int:
+        try:
+            return self._metrics.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def _stop(self) -> None:
+        import ray
+
+        with suppress(ValueError):  # it has ended meanwhile
+            ray.kill(ray.get_actor(RUNNER))
