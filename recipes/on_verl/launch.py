@@ -98,32 +98,32 @@ class _on_this_node:
         return TaskRunner.options(name=RUNNER, scheduling_strategy=here, num_cpus=0).remote()
 
 
-class _Watchdog(threading.Thread):
+class _Watchdog:
     """Stops a run that completes no step for too long."""
 
     def __init__(self, metrics: Path, timeout_s: float) -> None:
-        super().__init__(daemon=True, name="verl-watchdog")
         self._metrics = metrics
         self._timeout_s = timeout_s
         self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="verl-watchdog")
         self.silent = False
 
     def __enter__(self) -> _Watchdog:
-        self.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._end.set()
-        self.join()
+        self._thread.join()
 
-    def run(self) -> None:
+    def _watch(self) -> None:
         size, since = self._size(), time.monotonic()
         while not self._end.wait(POLL_S):
             if (now := self._size()) != size:
                 size, since = now, time.monotonic()
             elif time.monotonic() - since > self._timeout_s:
                 self.silent = True
-                self._stop()
+                _end_runner()
                 return
 
     def _size(self) -> int:
@@ -132,8 +132,12 @@ class _Watchdog(threading.Thread):
         except FileNotFoundError:
             return 0
 
-    def _stop(self) -> None:
-        import ray
 
-        with suppress(ValueError):  # it has ended meanwhile
-            ray.kill(ray.get_actor(RUNNER))
+def _end_runner() -> None:
+    """Kill the trainer process, which ends the wait for it."""
+    import ray
+
+    if not ray.is_initialized():  # asking would start Ray
+        return
+    with suppress(ValueError):  # it has ended meanwhile
+        ray.kill(ray.get_actor(RUNNER))

@@ -41,20 +41,22 @@ def plan_of_verl(config: HybridGrpoConfig, shape: ModelShape, work: Work, hardwa
     def gib(value: float) -> str:
         return f"{value / GIB:.2f} GiB"
 
+    offloaded = ", while verl.offload keeps the trainer's share in main memory" if verl.offload else ""
     return [
-        f"verl on Ray: {verl.nodes} nodes x {verl.gpus_per_node} GPUs = {gpus} training workers (FSDP2), and on the same"
-        f" GPUs {servers} vLLM servers of {parallel} GPUs; {AGENT_LOOPS} agent loops, one trainer process on this machine",
+        f"verl on Ray: {verl.nodes} nodes x {verl.gpus_per_node} GPUs = {gpus} training workers (FSDP2), and on the"
+        f" same GPUs {servers} vLLM servers of {parallel} GPUs; {AGENT_LOOPS} agent loops, one trainer process on this"
+        " machine",
         f"estimate for {hardware.name}; {parameters / 1e6:.0f} M parameters",
         f"training, per GPU: {gib(shard + plan.train_activations)} = {gib(shard)} ({TRAINED_BYTES} B per weight /"
-        f" {gpus} GPUs: weights, gradients, AdamW) + activations {gib(plan.train_activations)}, and while it computes one"
+        f" {gpus} GPUs: weights, gradients, AdamW) + activations {gib(plan.train_activations)}, and for a moment one"
         " layer's weights of all GPUs",
         f"generation, per GPU: engine.gpu_memory_utilization {config.engine.gpu_memory_utilization:g} of its memory;"
         f" {gib(plan.engine_total)} = weights {gib(plan.engine_weights)} + KV cache {gib(plan.engine_kv)} hold"
-        f" {work.max_num_seqs} responses of full length"
-        + (", while verl.offload keeps the trainer's share in main memory" if verl.offload else ""),
+        f" {work.max_num_seqs} responses of full length{offloaded}",
         f"tokens per step: {plan.generated_tokens} generated = {work.prompts} prompts x {work.group_size} responses"
         f" x {work.response_tokens:.0f}, in {waves} rounds of {servers} servers x {work.max_num_seqs} responses",
-        f"main memory of one node, when a checkpoint is written: {gib(4 * parameters)} (the whole model, 4 B per weight)",
-        f"disk: {gib(CHECKPOINT_BYTES * parameters)} per checkpoint ({CHECKPOINT_BYTES} B per weight), {kept} kept, in a"
-        " run directory that all nodes share",
+        f"main memory of one node when a checkpoint is written: {gib(4 * parameters)} (the whole model, 4 B per"
+        " weight)",
+        f"disk: {gib(CHECKPOINT_BYTES * parameters)} per checkpoint ({CHECKPOINT_BYTES} B per weight), {kept} kept, in"
+        " a run directory that all nodes share",
     ]
