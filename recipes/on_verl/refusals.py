@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recipes.hybrid_grpo import HybridGrpoConfig
 
-PACKAGES = {"verl": "verl", "ray": "ray", "transfer_queue": "TransferQueue"}
+PACKAGES = {"verl": "verl", "ray": "ray", "transfer_queue": "TransferQueue", "torchdata": "torchdata"}
 """Modules that a run on verl needs, and the packages they come in."""
 SCHEDULES = ("constant", "constant_with_warmup", "cosine")
 """Schedules of the learning rate that verl has too."""
