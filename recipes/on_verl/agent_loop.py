@@ -26,9 +26,9 @@ class TandemAgentLoop(AgentLoopBase):
             )
         return AgentLoopOutput(
             prompt_ids=list(asked["prompt_ids"]),
-            response_ids=output.token_ids,
+            response_ids=list(output.token_ids),
             response_mask=[1] * len(output.token_ids),
-            response_logprobs=output.log_probs,
+            response_logprobs=list(output.log_probs),
             reward_score=0.0,  # a place for the reward, which keeps verl from scoring the response alone
             num_turns=2,
             metrics=AgentLoopMetrics(**timing),

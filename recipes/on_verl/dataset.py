@@ -5,7 +5,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 
-class Positions(Dataset):  # type: ignore[type-arg]
+class Positions(Dataset):
     """Positions of the endless stream of data rows, from 0 on.
 
     verl needs a length, for the number of its epochs. Prompts depend on the step's modes and on what the filter has
