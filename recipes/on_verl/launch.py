@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipes.on_verl.translate import verl_keys
+from rl.files import WriteError
 
 if TYPE_CHECKING:
     from recipes.hybrid_grpo import HybridGrpoConfig
 
 RUNNER = "tandem_task_runner"
 POLL_S = 1.0
-"""Seconds between two looks at a running job."""
+"""Seconds between two looks at a run."""
 
 
 def compose(keys: dict[str, Any]) -> Any:
@@ -54,7 +55,8 @@ def train(config: HybridGrpoConfig, model_path: Path, base_dir: Path | None) -> 
     """Run verl to the last step.
 
     Raises:
-        ValueError: verl or Ray stopped, with the reason.
+        ValueError: no cluster answers, the run was refused there, or its trainer process died.
+        RayTaskError: a fault of the program, with the place.
     """
     import ray
     from verl.trainer.main_ppo import run_ppo
@@ -66,10 +68,16 @@ def train(config: HybridGrpoConfig, model_path: Path, base_dir: Path | None) -> 
     checkpoint = latest(config.run.absolute() / "verl") if config.resume else None
     keys |= {"trainer.resume_mode": "disable"} if checkpoint is None else _resume(checkpoint)
     composed = compose(keys)
-    watchdog = _Watchdog(config.run / "metrics.jsonl", config.verl.timeout_s)
+    watchdog = Watchdog(config.run / "metrics.jsonl", config.verl.timeout_s)
     try:
         with watchdog:
             run_ppo(composed, _on_this_node())
+    except ConnectionError as error:
+        raise ValueError(f"no Ray cluster answers at verl.address {config.verl.address!r}: {error}") from None
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, ValueError | WriteError):  # the user's, in one sentence
+            raise ValueError(str(error.cause)) from None
+        raise
     except ray.exceptions.RayActorError as error:
         if watchdog.silent:
             raise ValueError(
@@ -98,17 +106,24 @@ class _on_this_node:
         return TaskRunner.options(name=RUNNER, scheduling_strategy=here, num_cpus=0).remote()
 
 
-class _Watchdog:
+class Watchdog:
     """Stops a run that completes no step for too long."""
 
-    def __init__(self, metrics: Path, timeout_s: float) -> None:
+    def __init__(self, metrics: Path, timeout_s: float, *, poll_s: float = POLL_S) -> None:
+        """Args:
+        metrics: the file that grows with each step.
+        timeout_s: longest time in which it does not.
+        poll_s: seconds between two looks at it.
+        """
         self._metrics = metrics
         self._timeout_s = timeout_s
+        self._poll_s = poll_s
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="verl-watchdog")
         self.silent = False
+        """Whether it has stopped the run."""
 
-    def __enter__(self) -> _Watchdog:
+    def __enter__(self) -> Watchdog:
         self._thread.start()
         return self
 
@@ -118,7 +133,7 @@ class _Watchdog:
 
     def _watch(self) -> None:
         size, since = self._size(), time.monotonic()
-        while not self._end.wait(POLL_S):
+        while not self._end.wait(self._poll_s):
             if (now := self._size()) != size:
                 size, since = now, time.monotonic()
             elif time.monotonic() - since > self._timeout_s:

@@ -20,11 +20,7 @@ class ServerScorer:
 
     def __call__(self, groups: Sequence[TrainGroup]) -> list[list[list[float]]]:
         """Log-probs at temperature 1 of each branch's tokens, in order, per group."""
-        loop = asyncio.new_event_loop()  # `asyncio.run` would leave verl's own calls without a current loop
-        try:
-            return loop.run_until_complete(self._score(groups))
-        finally:
-            loop.close()
+        return asyncio.run(self._score(groups))
 
     async def _score(self, groups: Sequence[TrainGroup]) -> list[list[list[float]]]:
         slots = asyncio.Semaphore(AT_ONCE)

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +17,7 @@ from base_model.packing import TokenGroup
 from recipes.cli import CONFIGS, load_config
 from recipes.hybrid_grpo import HybridGrpoConfig
 from recipes.on_verl.batches import at_last_token, by_group, group_relative
+from recipes.on_verl.launch import Watchdog
 from recipes.on_verl.metrics import step_line
 from recipes.on_verl.plan import plan_of_verl
 from recipes.on_verl.refusals import check_config, check_rewards, check_rows
@@ -206,3 +209,23 @@ def test_the_plan_counts_the_cluster() -> None:
 def test_the_configuration_survives_its_own_yaml(tmp_path: Path) -> None:
     config = load()
     assert HybridGrpoConfig.model_validate(json.loads(json.dumps(config.model_dump(mode="json")))) == config
+
+
+def test_a_run_without_a_step_is_ended(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    with Watchdog(metrics, 0.5, poll_s=0.05) as watchdog:
+        deadline = time.monotonic() + 20
+        while not watchdog.silent and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert watchdog.silent
+
+
+def test_a_run_with_steps_goes_on_while_processes_are_started(tmp_path: Path) -> None:
+    """Ray starts its own with a function that runs after the fork: the watching thread must not be in the way."""
+    metrics = tmp_path / "metrics.jsonl"
+    with Watchdog(metrics, 1.5, poll_s=0.02) as watchdog:
+        for step in range(20):
+            metrics.write_text("{}\n" * (step + 1))
+            subprocess.run(["true"], preexec_fn=lambda: None, check=True, timeout=20)
+            time.sleep(0.1)
+    assert not watchdog.silent
