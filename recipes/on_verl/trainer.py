@@ -30,6 +30,8 @@ class TandemTrainer(PPOTrainerSync):
         self.session.scorer.client = self.get_llm_client()
         if self.global_steps:
             self.session.restore(Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}")
+        else:
+            self.session.run.truncate_after(0)  # a run that was resumed before its first checkpoint
 
     def on_train_begin(self) -> None:
         """Before the first step."""

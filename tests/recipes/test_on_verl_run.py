@@ -20,14 +20,14 @@ from tests.recipes.runs import ROOT, grpo_config, records
 from tests.tiny import make_tiny_model
 from tests.verl_cpu import OVERRIDES, environment
 
-pytestmark = [pytest.mark.verl, pytest.mark.slow]
+pytestmark = [pytest.mark.verl, pytest.mark.timeout(1800)]
 STEPS, PROMPTS, GROUP = 5, 4, 4
 
 
 def finish(*arguments: str) -> str:
     """Output of a whole run, which must succeed."""
     command = [sys.executable, "-m", "recipes.hybrid_grpo", *arguments]
-    options: dict[str, Any] = {"cwd": ROOT, "env": environment(), "text": True, "timeout": 550}
+    options: dict[str, Any] = {"cwd": ROOT, "env": environment(), "text": True, "timeout": 850}
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
     assert done.returncode == 0, done.stdout[-8000:]
     return done.stdout
