@@ -103,7 +103,7 @@ class _on_this_node:
         from recipes.on_verl.task_runner import TaskRunner
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        return TaskRunner.options(name=RUNNER, scheduling_strategy=here, num_cpus=0).remote()
+        return ray.remote(TaskRunner).options(name=RUNNER, scheduling_strategy=here, num_cpus=0).remote()
 
 
 class Watchdog:

@@ -56,14 +56,15 @@ class Session:
         from base_model.checkpoints import load_processor
         from recipes.hybrid_grpo import HybridGrpoConfig, build_environment
         from recipes.models import resolve_model
-        from recipes.reward_keys import reward_columns
+        from recipes.reward_keys import reward_columns, reward_specs
         from recipes.tasks import load_rows
 
         self.config = HybridGrpoConfig.model_validate(read_config(run))
         self.run = RunDirectory.attach(run)
         model_path = resolve_model(self.config.model)
         processor = load_processor(model_path, trust_remote_code=self.config.model.trust_remote_code)
-        self.rewards = rewards.build(self.config.rewards, reward_columns(self.config.task), base_dir)
+        specs = reward_specs(self.config.rewards, self.config.modes, base_dir)
+        self.rewards = rewards.build(specs, reward_columns(self.config.task), base_dir)
         self.rewards.save_failures_in(run)
         rows = load_rows(self.config.task, "train")
         self.environment: Environment = build_environment(self.config, rows, self.rewards, processor)

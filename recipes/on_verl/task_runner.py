@@ -2,10 +2,7 @@
 
 from typing import Any
 
-import ray
 
-
-@ray.remote
 class TaskRunner:
     """What verl's own task runner does, with `TandemTrainer`."""
 
