@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
 
 from recipes.on_verl.session import STATE
-from rl.files import remove_directory
+from rl.files import atomic_write_json, remove_directory
 
 MODEL = "actor/huggingface"
 """Where verl writes the plain model within its checkpoint."""
@@ -34,6 +35,9 @@ def publish(checkpoint: Path, target: Path) -> None:
     if target.exists():
         remove_directory(target)
     target.parent.mkdir(parents=True, exist_ok=True)
+    config = checkpoint / MODEL / "config.json"
+    # verl writes float32 weights, and bfloat16 into their configuration: they would be rounded when they are loaded.
+    atomic_write_json(config, {**json.loads(config.read_text()), "dtype": "float32"})
     (checkpoint / MODEL).rename(target)
 
 

@@ -59,12 +59,13 @@ def _algorithm(config: HybridGrpoConfig) -> dict[str, Any]:
 
 def _actor(config: HybridGrpoConfig) -> dict[str, Any]:
     learner, trainer, offload = config.learner, config.trainer, config.verl.offload
+    precision = "fp32" if learner.precision == "float32" else "bf16"
     step_tokens = trainer.prompts_per_step * config.group_size * config.engine.max_model_len
     keys = {
         "strategy": "fsdp2",
         "fsdp_config.strategy": "fsdp2",
         "fsdp_config.model_dtype": "fp32",
-        "fsdp_config.dtype": "float32" if learner.precision == "float32" else "bfloat16",
+        "fsdp_config.mixed_precision": {"param_dtype": precision, "reduce_dtype": "fp32", "buffer_dtype": "fp32"},
         "fsdp_config.seed": config.seed,
         "fsdp_config.param_offload": offload,
         "fsdp_config.optimizer_offload": offload,

@@ -74,6 +74,13 @@ def test_settings_of_the_learner(arguments: list[str], expected: dict[str, Any])
     assert {name: found[f"actor_rollout_ref.{name}"] for name in expected} == expected
 
 
+def test_precision_is_that_of_the_products() -> None:
+    """verl's `fsdp_config.dtype` is another thing: with it alone, float32 runs multiplied in bf16."""
+    name = "actor_rollout_ref.actor.fsdp_config.mixed_precision"
+    assert keys()[name]["param_dtype"] == "bf16"
+    assert keys("--learner.precision", "float32")[name]["param_dtype"] == "fp32"
+
+
 def test_the_importance_cap_is_verls_rollout_correction() -> None:
     assert keys()["algorithm.rollout_correction.rollout_is"] is None
     found = keys("--learner.importance_cap", "2.5")

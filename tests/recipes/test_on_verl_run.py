@@ -103,7 +103,7 @@ def test_modes_rewards_and_advantages_are_the_librarys(finished: Path, config: H
 def test_engine_and_trainer_run_the_same_policy_after_each_sync(finished: Path) -> None:
     """In float32, on both sides of a resumption; the policy moves by more than that in a step."""
     gaps = [line["engine/prob_gap_mean"] for line in records(finished / "metrics.jsonl")]
-    assert max(gaps) < 1e-3, gaps
+    assert max(gaps) < 1e-5, gaps
 
 
 def test_the_policy_has_moved_and_loads_everywhere(finished: Path) -> None:
@@ -116,7 +116,8 @@ def test_the_policy_has_moved_and_loads_everywhere(finished: Path) -> None:
     path = finished / "checkpoints" / f"step_{STEPS}"
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
     assert list(path.glob("*.safetensors"))
-    trained = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    trained = AutoModelForCausalLM.from_pretrained(path).eval()
+    assert trained.dtype == torch.float32  # as it was trained, without being asked
     start = AutoModelForCausalLM.from_pretrained(finished.parent / "model", dtype=torch.float32)
     assert not torch.allclose(trained.get_input_embeddings().weight, start.get_input_embeddings().weight, atol=1e-4)
     tokenizer = AutoTokenizer.from_pretrained(path)
