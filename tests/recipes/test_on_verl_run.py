@@ -89,7 +89,8 @@ def test_modes_rewards_and_advantages_are_the_librarys(finished: Path, config: H
             scores = reward_set.score([samples])[0]
             assert [rollout["total"] for rollout in group] == pytest.approx([score.total for score in scores])
             assert [rollout["rewards"] for rollout in group] == [dict(score.breakdown) for score in scores]
-            advantages = group_advantages(torch.tensor([rollout["total"] for rollout in group])).tolist()
+            totals = torch.tensor([rollout["total"] for rollout in group], dtype=torch.float64)
+            advantages = group_advantages(totals).tolist()
             assert [rollout["advantage"] for rollout in group] == pytest.approx(advantages)
     sampler = ModeSampler(config.modes, config.seed)
     for step in range(1, STEPS + 1):

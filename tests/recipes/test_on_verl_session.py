@@ -108,7 +108,7 @@ def test_what_is_written_of_a_step(tmp_path: Path, model: Path) -> None:
         assert line["time/generate"] == 1.0
     for at in range(0, len(rollouts), GROUP):
         group = rollouts[at : at + GROUP]
-        expected = group_advantages(torch.tensor([r["total"] for r in group]))
+        expected = group_advantages(torch.tensor([r["total"] for r in group], dtype=torch.float64))
         assert [r["advantage"] for r in group] == pytest.approx(expected.tolist())
         assert len({(r["row"], r["mode"]) for r in group}) == 1
     assert {r["status"] for r in rollouts} == {"finished"}
