@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,6 +19,8 @@ from base_model.video_settings import VideoSettings
 from recipes.cli import CONFIGS, run_recipe
 from recipes.evaluation import EvaluationConfig, check_breakdown, check_evaluation
 from recipes.models import ModelConfig
+from recipes.on_verl import refusals as on_verl
+from recipes.on_verl.settings import VerlConfig
 from recipes.plan import plan_of_run
 from recipes.reward_keys import RewardsKey, reward_columns, reward_specs
 from recipes.tasks import TaskConfig
@@ -54,6 +56,8 @@ MAY_CHANGE = {
     "rewards.N.max_missing",
     "rewards.N.isolate",
     "rewards.N.memory_mb",
+    "verl.address",
+    "verl.timeout_s",
 }
 """Keys that a resumed run may give anew: none of them changes what a completed step was."""
 
@@ -102,6 +106,10 @@ class HybridGrpoConfig(BaseModel):
     """The loop."""
     engine: PoolConfig = PoolConfig()
     """vLLM."""
+    backend: Literal["tandem", "verl"] = "tandem"
+    """What trains: this library's trainer on one machine, or verl's on a Ray cluster (docs/verl.md)."""
+    verl: VerlConfig = VerlConfig()
+    """Backend verl: the cluster."""
     evaluation: EvaluationConfig | None = EvaluationConfig()
     """Evaluation on held-out rows at the end (and every trainer.eval_every steps); null = none."""
     resume: bool = False
@@ -143,6 +151,9 @@ def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:
         say(f"the run in {config.run} has made its {config.trainer.steps} steps; raise trainer.steps to go on")
         return
     check_block_size(config.engine)
+    if config.backend == "verl":
+        on_verl.check_installed()
+        on_verl.check_config(config)
     with rewards.build(specs, reward_columns(config.task), base_dir) as reward_set:
         if config.evaluation:
             check_evaluation(config.evaluation, reward_set.names)
@@ -151,6 +162,9 @@ def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:
         if config.evaluation:
             check_breakdown(config.evaluation, eval_rows[: config.evaluation.rows or None])
         reward_set.check_gold([gold_row(row) for row in (*rows[:MAX_CHECKED], *eval_rows[:MAX_CHECKED])])
+        if config.backend == "verl":
+            on_verl.check_rows([*rows, *eval_rows])
+            on_verl.check_rewards(config, reward_set.deferred)
         model_path = resolve_model(config.model)
         check_context(model_path, config.engine.max_model_len)
         processor = load_processor(model_path, trust_remote_code=config.model.trust_remote_code)
@@ -159,7 +173,10 @@ def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:
         check_prompts(eval_rows, [config.modes.short, config.modes.long], processor, kind="evaluation ", **limits)
         with RunDirectory.create(config.run, dumped, **place) as run:
             reward_set.save_failures_in(run.path)
-            _run(config, run, model_path, processor, reward_set, rows, eval_rows)
+            if config.backend == "verl":
+                _run_on_verl(config, run, model_path, base_dir, processor, reward_set, eval_rows)
+            else:
+                _run(config, run, model_path, processor, reward_set, rows, eval_rows)
 
 
 def _run(
@@ -172,7 +189,6 @@ def _run(
     eval_rows: list[Row],
 ) -> None:
     from recipes.console import StepBar, say
-    from recipes.report import write_run_report
     from rollouts.pool import make_engine
 
     say(
@@ -189,13 +205,48 @@ def _run(
             return
         checkpoint = _final_model(config, run, trainer, steps)
         if config.evaluation:
-            _evaluate(config, run, engine, trainer, rewards, eval_rows, checkpoint)
-    seconds = run_seconds(run.path)
+            engine.load_weights(trainer.learner.weights().items(), steps)
+            _evaluate(config, run, engine, processor, rewards, eval_rows, checkpoint)
+    _finish(config, run)
+
+
+def _run_on_verl(
+    config: HybridGrpoConfig,
+    run: RunDirectory,
+    model_path: Path,
+    base_dir: Path | None,
+    processor: Any,
+    rewards: RewardSet,
+    eval_rows: list[Row],
+) -> None:
+    from recipes.console import say
+    from recipes.on_verl.launch import train
+    from rollouts.pool import make_engine
+
+    say(
+        f"{config.modes.mode} GRPO of {model_path.name} on verl: {config.trainer.steps} steps on {config.verl.nodes} x "
+        f"{config.verl.gpus_per_node} GPUs, run {run.path}"
+    )
+    train(config, model_path, base_dir)
+    checkpoint = run.checkpoints / f"step_{config.trainer.steps}"
+    if config.evaluation:
+        with make_engine(checkpoint, config.engine, log_path=run.path / "engine.log") as engine:
+            _evaluate(config, run, engine, processor, rewards, eval_rows, checkpoint)
+    _finish(config, run)
+
+
+def _finish(config: HybridGrpoConfig, run: RunDirectory) -> None:
+    """Write down that the run has ended, and its report."""
+    from recipes.console import say
+    from recipes.report import write_run_report
+
+    steps, seconds = config.trainer.steps, run_seconds(run.path)
     run.write_summary(
         {"name": run.path.name, "mode": config.modes.mode, "steps": steps, "seconds": seconds, "finished": True}
     )
     report = write_run_report(run.path)
-    say(f"done: {steps} steps in {seconds:.0f} s, {trainer.state.ledger.rl_tokens} RL tokens. Report: {report}")
+    tokens = json.loads((run.path / "ledger.json").read_text())["total"]["generated"]
+    say(f"done: {steps} steps in {seconds:.0f} s, {tokens} RL tokens. Report: {report}")
 
 
 def build_trainer(
@@ -300,11 +351,12 @@ def _evaluate(
     config: HybridGrpoConfig,
     run: RunDirectory,
     engine: VLLMEngine,
-    trainer: Trainer,
+    processor: Any,
     rewards: RewardSet,
     eval_rows: list[Row],
     checkpoint: Path,
 ) -> None:
+    """Evaluate the engine's weights, which are those of the final checkpoint."""
     from recipes.console import say
     from recipes.evaluate import figures, write_evaluation
 
@@ -312,10 +364,8 @@ def _evaluate(
     used = len(eval_rows[: config.evaluation.rows or None])
     say(f"evaluating on {used} held-out rows in both modes ...")
     started = time.perf_counter()
-    step = trainer.state.step
-    engine.load_weights(trainer.learner.weights().items(), step)
-    summary, records = _evaluate_rows(config, engine, trainer.tokenizer, rewards, eval_rows)
-    write_evaluation(run.path, checkpoint=checkpoint, step=step, summary=summary, records=records)
+    summary, records = _evaluate_rows(config, engine, processor, rewards, eval_rows)
+    write_evaluation(run.path, checkpoint=checkpoint, step=config.trainer.steps, summary=summary, records=records)
     for line in figures(summary):
         say(line)
     say(f"  ({time.perf_counter() - started:.0f} s)")

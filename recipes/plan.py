@@ -256,8 +256,12 @@ def plan_of_run(config: HybridGrpoConfig) -> list[str]:
         shape = _shape_of(Path(config.model.path))
     except ValueError as error:
         return [f"no estimate: {error}"]
-    hardware = H200 if Path("/proc/driver/nvidia").exists() else cpu(len(os.sched_getaffinity(0)))
     work = work_of(config)
+    if config.backend == "verl":
+        from recipes.on_verl.plan import plan_of_verl
+
+        return plan_of_verl(config, shape, work, H200)
+    hardware = H200 if Path("/proc/driver/nvidia").exists() else cpu(len(os.sched_getaffinity(0)))
     return plan_lines(make_plan(shape, work, hardware), work, hardware)
 
 
