@@ -147,7 +147,7 @@ class OpenRendered:
             return Sample(document=({"type": "text", "text": page},), task="text", place=_place(item))
         first, *others = self._exchanges(item, rng)
         messages = _conversation([(f"{page}\n\n{first[0]}", first[1]), *others], item.solution)
-        return Sample(messages=messages, task="text", place=_place(item))
+        return Sample(messages=tuple(messages), task="text", place=_place(item))
 
 
 def _conversation(exchanges: list[tuple[str, str]], thinking: str) -> list[dict[str, Any]]:
