@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from recipes.tasks import Row
     from rewards import RewardSet
     from rl.environment import Environment
+    from rl.learner import Learner
+    from rl.processes import Processes
     from rl.run_directory import RunDirectory
     from rl.trainer import Trainer
     from rollouts.engine import VLLMEngine
@@ -43,6 +45,7 @@ MAY_CHANGE = {
     "trainer.steps",
     "trainer.save_every",
     "trainer.keep_last",
+    "trainer.parallel.kind",
     "engine.timeout_s",
     "engine.max_restarts",
     "engine.hang_s",
@@ -119,10 +122,30 @@ class HybridGrpoConfig(BaseModel):
                 f"a response may take {longest} tokens, which engine.max_model_len {self.engine.max_model_len} cannot "
                 "hold with its prompt: raise engine.max_model_len, or lower modes.<mode>.max_tokens"
             )
+        if self.lora is not None and self.trainer.parallel.kind == "fsdp":
+            raise ValueError(
+                "trainer.parallel.kind fsdp trains all weights, not adapters: leave lora out, or use kind ddp"
+            )
         return self
 
 
 def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:
+    """The recipe in this launch's processes: the first does it, the others work for its learner."""
+    from rl.launch import launched_processes
+
+    if launched_processes() == 1:
+        _lead(config, base_dir, None)
+        return
+    from rl.processes import join
+
+    with join() as processes:
+        if processes.leads:
+            _lead(config, base_dir, processes)
+        elif (model_path := processes.awaited()) is not None:
+            load_learner(config, model_path, processes).follow()
+
+
+def _lead(config: HybridGrpoConfig, base_dir: Path | None, processes: Processes | None) -> None:
     """Check everything that can be checked without the model, then train, evaluate and report."""
     import rewards
     from base_model.checkpoints import load_processor
@@ -159,7 +182,7 @@ def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:
         check_prompts(eval_rows, [config.modes.short, config.modes.long], processor, kind="evaluation ", **limits)
         with RunDirectory.create(config.run, dumped, **place) as run:
             reward_set.save_failures_in(run.path)
-            _run(config, run, model_path, processor, reward_set, rows, eval_rows)
+            _run(config, run, model_path, processor, reward_set, rows, eval_rows, processes)
 
 
 def _run(
@@ -170,17 +193,22 @@ def _run(
     rewards: RewardSet,
     rows: list[Row],
     eval_rows: list[Row],
+    processes: Processes | None,
 ) -> None:
     from recipes.console import StepBar, say
     from recipes.report import write_run_report
     from rollouts.pool import make_engine
 
+    several = f", {processes.count} training processes ({config.trainer.parallel.kind})" if processes else ""
     say(
         f"{config.modes.mode} GRPO of {model_path.name}: {config.trainer.steps} steps, {len(rows)} rows, run {run.path}"
+        f"{several}"
     )
     with make_engine(model_path, config.engine, log_path=run.path / "engine.log") as engine:
         with StepBar(config.modes.mode, config.trainer.steps) as bar:
-            trainer = build_trainer(config, run, model_path, processor, rewards, rows, engine, bar, eval_rows)
+            trainer = build_trainer(
+                config, run, model_path, processor, rewards, rows, engine, bar, eval_rows, processes
+            )
             done = trainer.resume() if config.resume else 0
             bar.update(done)
             steps = trainer.train()
@@ -208,20 +236,17 @@ def build_trainer(
     engine: VLLMEngine,
     bar: StepBar,
     eval_rows: list[Row],
+    processes: Processes | None = None,
 ) -> Trainer:
     """Load the policy (while the engine starts) and wire it to data, rewards and engine."""
     from base_model.packed_lm import load_packed
     from rl.learner import Learner
+    from rl.processes import Processes
     from rl.trainer import Trainer
 
-    packed = load_packed(
-        model_path,
-        lora=config.lora,
-        gradient_checkpointing=config.gradient_checkpointing,
-        temperature=config.sampling.temperature,
-        trust_remote_code=config.model.trust_remote_code,
-    )
-    learner = Learner(packed, config.learner, total_steps=config.trainer.steps)
+    if processes is not None:
+        processes.announce(model_path)
+    learner = load_learner(config, model_path, processes)
     environment = build_environment(config, rows, rewards, processor)
 
     def evaluate(step: int) -> dict[str, Any]:
@@ -246,8 +271,30 @@ def build_trainer(
                 ),
                 config.learner,
                 total_steps=1,
+                processes=Processes(),
             ).branch_logprobs
         ),
+    )
+
+
+def load_learner(config: HybridGrpoConfig, model_path: Path, processes: Processes | None = None) -> Learner:
+    """The policy and its updates, as every training process makes them."""
+    from base_model.packed_lm import load_packed
+    from rl.learner import Learner
+
+    packed = load_packed(
+        model_path,
+        lora=config.lora,
+        gradient_checkpointing=config.gradient_checkpointing,
+        temperature=config.sampling.temperature,
+        trust_remote_code=config.model.trust_remote_code,
+    )
+    return Learner(
+        packed,
+        config.learner,
+        total_steps=config.trainer.steps,
+        processes=processes,
+        parallel=config.trainer.parallel,
     )
 
 
