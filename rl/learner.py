@@ -229,13 +229,12 @@ class Learner:
 
     def _branch_share(self, share: Share, everyone: Sequence[Share] = ()) -> dict[int, list[list[float]]]:
         found: dict[int, list[list[float]]] = {}
-        for micro in self._micro_batches(share, 0, everyone):
+        for micro in self._micro_batches(share, 0, everyone, BRANCH_PADDING):
             if micro is not None and micro.branches is not None:
                 with self.accelerator.autocast():
                     logprobs = iter(self.packed.branch_logprobs(micro.batch, micro.branches))
-                found |= {
-                    piece.number: [next(logprobs).tolist() for _ in piece.group.branches] for piece in micro.pieces
-                }
+                for piece in micro.pieces:
+                    found[piece.number] = [next(logprobs).tolist() for _ in piece.group.branches]
         return found
 
     # ---- updates ----
