@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from recipes.tasks import Row
     from rewards import RewardSet
     from rl.environment import Environment
-    from rl.learner import Learner
     from rl.processes import Processes
     from rl.run_directory import RunDirectory
     from rl.trainer import Trainer
@@ -131,18 +130,9 @@ class HybridGrpoConfig(BaseModel):
 
 def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:
     """The recipe in this launch's processes: the first does it, the others work for its learner."""
-    from rl.launch import launched_processes
+    from recipes.training_processes import in_processes
 
-    if launched_processes() == 1:
-        _lead(config, base_dir, None)
-        return
-    from rl.processes import join
-
-    with join() as processes:
-        if processes.leads:
-            _lead(config, base_dir, processes)
-        elif (model_path := processes.awaited()) is not None:
-            load_learner(config, model_path, processes).follow()
+    in_processes(config, lambda processes: _lead(config, base_dir, processes))
 
 
 def _lead(config: HybridGrpoConfig, base_dir: Path | None, processes: Processes | None) -> None:
@@ -240,6 +230,7 @@ def build_trainer(
 ) -> Trainer:
     """Load the policy (while the engine starts) and wire it to data, rewards and engine."""
     from base_model.packed_lm import load_packed
+    from recipes.training_processes import load_learner
     from rl.learner import Learner
     from rl.processes import Processes
     from rl.trainer import Trainer
@@ -274,27 +265,6 @@ def build_trainer(
                 processes=Processes(),
             ).branch_logprobs
         ),
-    )
-
-
-def load_learner(config: HybridGrpoConfig, model_path: Path, processes: Processes | None = None) -> Learner:
-    """The policy and its updates, as every training process makes them."""
-    from base_model.packed_lm import load_packed
-    from rl.learner import Learner
-
-    packed = load_packed(
-        model_path,
-        lora=config.lora,
-        gradient_checkpointing=config.gradient_checkpointing,
-        temperature=config.sampling.temperature,
-        trust_remote_code=config.model.trust_remote_code,
-    )
-    return Learner(
-        packed,
-        config.learner,
-        total_steps=config.trainer.steps,
-        processes=processes,
-        parallel=config.trainer.parallel,
     )
 
 

@@ -268,8 +268,9 @@ def plan_of_run(config: HybridGrpoConfig) -> list[str]:
         shape = _shape_of(Path(config.model.path))
     except ValueError as error:
         return [f"no estimate: {error}"]
-    hardware = H200 if Path("/proc/driver/nvidia").exists() else cpu(len(os.sched_getaffinity(0)))
     work = work_of(config)
+    cores = max(1, len(os.sched_getaffinity(0)) // work.processes)
+    hardware = H200 if Path("/proc/driver/nvidia").exists() else cpu(cores)
     return plan_lines(make_plan(shape, work, hardware), work, hardware)
 
 
