@@ -119,7 +119,8 @@ def _call(run: Callable[[], int | None]) -> int:
     try:
         return run() or 0
     except KeyboardInterrupt:
-        print("interrupted.", file=sys.stderr)
+        if not launched_rank():
+            print("interrupted.", file=sys.stderr)
         return INTERRUPTED
     except ValueError as error:
         if os.environ.get("TANDEM_DEBUG") == "1":

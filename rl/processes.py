@@ -9,9 +9,11 @@ has, and what it writes has one writer.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from types import FrameType
 from typing import Any
 
 import torch
@@ -47,6 +49,7 @@ class Processes:
         """Whether a process was asked to end (process 0 learns of the others with their results)."""
         self._group = group
         self._idle = True
+        self._lost = False
 
     @property
     def leads(self) -> bool:
@@ -154,6 +157,13 @@ class Processes:
         dist.all_reduce(found, op=dist.ReduceOp.MAX)
         return [bool(flag) for flag in found.tolist()]
 
+    def on_sigterm(self, _number: int, _frame: FrameType | None) -> None:
+        """torchrun sends SIGTERM as soon as one process has ended: who is ending because of that goes on, so that its
+        sentence is said and the engine is put away (torchrun kills after 30 s); others end as on Ctrl-C.
+        """
+        if not self._lost:
+            raise KeyboardInterrupt
+
     @contextmanager
     def _lost_is_said(self) -> Iterator[None]:
         try:
@@ -161,9 +171,10 @@ class Processes:
         except RuntimeError as error:
             if not (isinstance(error, dist.DistError) or "gloo" in str(error).lower() or "nccl" in str(error).lower()):
                 raise
+            self._lost = True
             raise ProcessLostError(
                 f"another of the {self.count} training processes has ended, and the run cannot go on without it "
-                f"(noticed by process {self.rank}): see its message; continue with --resume true"
+                f"(noticed by process {self.rank}): see its message, if it left one; continue with --resume true"
             ) from error
 
 
@@ -190,6 +201,7 @@ def join() -> Iterator[Processes]:
         torch.cuda.set_device(local)
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
     processes = Processes(launched_rank(), count, dist.new_group(backend="gloo", timeout=WAIT))
+    previous = signal.signal(signal.SIGTERM, processes.on_sigterm)
     try:
         yield processes
     except BaseException:
@@ -197,6 +209,7 @@ def join() -> Iterator[Processes]:
             processes.stop()
         raise
     processes.stop()
+    signal.signal(signal.SIGTERM, previous)
     dist.destroy_process_group()
 
 

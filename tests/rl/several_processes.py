@@ -50,6 +50,8 @@ class Case:
     last: int = STEPS
 
 
+SIGNALS = {"asked": signal.SIGTERM, "killed": signal.SIGKILL}
+"""What process 1 sends itself at the start of an update."""
 SMALL = {"micro_batch_tokens": 30, "max_grad_norm": 0.05}
 CASES = {
     "ddp": Case(learner=SMALL),
@@ -179,11 +181,17 @@ def main(folder: Path, names: list[str]) -> None:
                 continue
             learner = make_learner(folder, CASES.get(name, Case()), processes)
             if not processes.leads:
-                if name == "killed":
-                    learner._update_share = lambda share: os.kill(os.getpid(), signal.SIGKILL)
+                if name in SIGNALS:
+                    share = learner._update_share
+                    learner._update_share = lambda given, on=name, go=share: (
+                        os.kill(os.getpid(), SIGNALS[on]),
+                        go(given),
+                    )[1]
                 learner.follow()
-            elif name == "killed":
+            elif name in SIGNALS:
                 learner.update(text_groups(1))
+                (folder / name).write_text(str(learner.interrupted))
+                processes.stop()
             else:
                 train(folder, name, learner, start=start)
                 pushed = {key: tensor.contiguous() for key, tensor in learner.weights().items()}
@@ -195,4 +203,5 @@ if __name__ == "__main__":
     try:
         main(Path(sys.argv[1]), sys.argv[2:])
     except ValueError as error:
+        os.kill(os.getpid(), signal.SIGTERM)  # as torchrun does once another process has ended
         raise SystemExit(f"error: {error}") from None

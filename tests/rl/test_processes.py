@@ -66,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         if not name.endswith("_resumed"):
             several_processes.train(folder, name, make_learner(folder, CASES[name], Processes()))
     (folder / "ddp/1/checkpoints/step_2").symlink_to(folder / "ddp_begun/1/checkpoints/step_2")
-    (first, output), (second, other) = launch(folder, *NAMES, "unexpected", "killed")
+    (first, output), (second, other) = launch(folder, *NAMES, "unexpected", "asked", "killed")
     assert (first, second) == (1, -signal.SIGKILL), output + other
     (folder / "output.txt").write_text(output)
     yield folder
@@ -142,9 +142,13 @@ def test_the_end_of_one_process_ends_the_other_with_a_sentence(folder: Path) -> 
     errors = [line for line in output.splitlines() if line.startswith("error: ")]
     assert errors == [
         "error: another of the 2 training processes has ended, and the run cannot go on without it (noticed by process "
-        "0): see its message; continue with --resume true"
+        "0): see its message, if it left one; continue with --resume true"
     ]
     assert "Traceback" not in output
+
+
+def test_asking_another_process_to_end_is_told_to_the_first(folder: Path) -> None:
+    assert (folder / "asked").read_text() == "True"
 
 
 def test_a_launch_that_the_learner_does_not_expect_is_refused(folder: Path) -> None:
