@@ -192,7 +192,7 @@ def per_token(groups: Sequence[TrainGroup], advantages: Sequence[Sequence[float]
         a for group, own in zip(groups, advantages, strict=True) for a in own or [0.0] * len(group.tokens.responses)
     ]
     lengths = [len(ids) for group in groups for ids in group.tokens.responses]
-    return torch.tensor(values).repeat_interleave(torch.tensor(lengths))
+    return torch.tensor(values).repeat_interleave(torch.tensor(lengths, dtype=torch.int64))
 
 
 def inputs_of(pieces: Sequence[Piece]) -> list[Inputs]:

@@ -234,3 +234,17 @@ def test_late_advantages_of_zero_train_nothing(model_path: Path) -> None:
     assert "grad_norm" not in metrics
     for name, weight in weights_of(learner).items():
         assert torch.equal(weight, before[name])
+
+
+def test_branches_of_a_prompt_without_responses(model_path: Path) -> None:
+    """What the baseline of the probability reward asks for."""
+    learner = make_learner(model_path)
+    bare = TrainGroup(
+        tokens=TokenGroup(prompt=[5, 6, 7], responses=[]),
+        advantages_G=(),
+        engine_logprobs=(),
+        branches=(Branch(tokens=(8, 9)),),
+    )
+    (found,) = learner.branch_logprobs([bare])
+    same = learner.logprobs([TokenGroup(prompt=[5, 6, 7], responses=[[8, 9]])]).tolist()
+    assert found == [pytest.approx(same, abs=1e-5)]
