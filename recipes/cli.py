@@ -34,6 +34,7 @@ from recipes.config_errors import Layer, boolean_sentence, misplaced_booleans, s
 from recipes.config_keys import Key, alternatives, annotation_at, list_keys
 from recipes.yaml_config import SHIPPED, dump, merge, parse, read_mapping
 from rl.files import WriteError
+from rl.launch import launched_rank
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 CONFIGS = SHIPPED
@@ -86,6 +87,8 @@ def run_recipe(
     """
     try:
         arguments = parse_arguments(sys.argv[1:] if argv is None else argv, config_class, aliases or {})
+        if launched_rank() and (arguments.help or arguments.dry_run):
+            return 0  # of several training processes the first one speaks
         if arguments.help:
             _print(help_text(config_class, doc, default_config, positional, aliases or {}))
             return 0
@@ -95,7 +98,7 @@ def run_recipe(
             _print(to_yaml(config) + comments)
             return 0
     except ValueError as error:
-        return _refuse(error)
+        return 0 if launched_rank() else _refuse(error)
     extra = {"base_dir": _base_dir(arguments, positional)} if "base_dir" in inspect.signature(main).parameters else {}
     return _call(lambda: main(config, **extra))
 
@@ -136,7 +139,8 @@ def _call(run: Callable[[], int | None]) -> int:
     try:
         return run() or 0
     except KeyboardInterrupt:
-        print("interrupted.", file=sys.stderr)
+        if not launched_rank():
+            print("interrupted.", file=sys.stderr)
         return INTERRUPTED
     except ValueError as error:
         if os.environ.get("TANDEM_DEBUG") == "1":

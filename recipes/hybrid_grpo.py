@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from recipes.tasks import Row
     from rewards import RewardSet
     from rl.environment import Environment
+    from rl.processes import Processes
     from rl.run_directory import RunDirectory
     from rl.trainer import Trainer
     from rollouts.engine import VLLMEngine
@@ -45,6 +46,7 @@ MAY_CHANGE = {
     "trainer.steps",
     "trainer.save_every",
     "trainer.keep_last",
+    "trainer.parallel.kind",
     "engine.timeout_s",
     "engine.max_restarts",
     "engine.hang_s",
@@ -127,10 +129,21 @@ class HybridGrpoConfig(BaseModel):
                 f"a response may take {longest} tokens, which engine.max_model_len {self.engine.max_model_len} cannot "
                 "hold with its prompt: raise engine.max_model_len, or lower modes.<mode>.max_tokens"
             )
+        if self.lora is not None and self.trainer.parallel.kind == "fsdp":
+            raise ValueError(
+                "trainer.parallel.kind fsdp trains all weights, not adapters: leave lora out, or use kind ddp"
+            )
         return self
 
 
 def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:
+    """The recipe in this launch's processes: the first does it, the others work for its learner."""
+    from recipes.training_processes import in_processes
+
+    in_processes(config, lambda processes: _lead(config, base_dir, processes))
+
+
+def _lead(config: HybridGrpoConfig, base_dir: Path | None, processes: Processes | None) -> None:
     """Check everything that can be checked without the model, then train, evaluate and report."""
     import rewards
     from base_model.checkpoints import load_processor
@@ -142,6 +155,11 @@ def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:
     from rl.run_directory import RunDirectory
     from rollouts.engine import check_block_size
 
+    if processes is not None and config.backend == "verl":
+        raise ValueError(
+            f"this is one of {processes.count} processes, and verl starts its own on the cluster: run it without "
+            "torchrun, or leave `backend: verl` out"
+        )
     specs = reward_specs(config.rewards, config.modes, base_dir)
     config = config.model_copy(update={"rewards": specs})  # the run directory keeps what the file said
     dumped = config.model_dump(mode="json", exclude={"resume", "overwrite"})
@@ -176,7 +194,7 @@ def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:
             if config.backend == "verl":
                 _run_on_verl(config, run, model_path, base_dir, processor, reward_set, eval_rows)
             else:
-                _run(config, run, model_path, processor, reward_set, rows, eval_rows)
+                _run(config, run, model_path, processor, reward_set, rows, eval_rows, processes)
 
 
 def _run(
@@ -187,16 +205,21 @@ def _run(
     rewards: RewardSet,
     rows: list[Row],
     eval_rows: list[Row],
+    processes: Processes | None,
 ) -> None:
     from recipes.console import StepBar, say
     from rollouts.pool import make_engine
 
+    several = f", {processes.count} training processes ({config.trainer.parallel.kind})" if processes else ""
     say(
         f"{config.modes.mode} GRPO of {model_path.name}: {config.trainer.steps} steps, {len(rows)} rows, run {run.path}"
+        f"{several}"
     )
     with make_engine(model_path, config.engine, log_path=run.path / "engine.log") as engine:
         with StepBar(config.modes.mode, config.trainer.steps) as bar:
-            trainer = build_trainer(config, run, model_path, processor, rewards, rows, engine, bar, eval_rows)
+            trainer = build_trainer(
+                config, run, model_path, processor, rewards, rows, engine, bar, eval_rows, processes
+            )
             done = trainer.resume() if config.resume else 0
             bar.update(done)
             steps = trainer.train()
@@ -259,20 +282,18 @@ def build_trainer(
     engine: VLLMEngine,
     bar: StepBar,
     eval_rows: list[Row],
+    processes: Processes | None = None,
 ) -> Trainer:
     """Load the policy (while the engine starts) and wire it to data, rewards and engine."""
     from base_model.packed_lm import load_packed
+    from recipes.training_processes import load_learner
     from rl.learner import Learner
+    from rl.processes import Processes
     from rl.trainer import Trainer
 
-    packed = load_packed(
-        model_path,
-        lora=config.lora,
-        gradient_checkpointing=config.gradient_checkpointing,
-        temperature=config.sampling.temperature,
-        trust_remote_code=config.model.trust_remote_code,
-    )
-    learner = Learner(packed, config.learner, total_steps=config.trainer.steps)
+    if processes is not None:
+        processes.announce(model_path)
+    learner = load_learner(config, model_path, processes)
     environment = build_environment(config, rows, rewards, processor)
 
     def evaluate(step: int) -> dict[str, Any]:
@@ -297,6 +318,7 @@ def build_trainer(
                 ),
                 config.learner,
                 total_steps=1,
+                processes=Processes(),
             ).branch_logprobs
         ),
     )

@@ -26,7 +26,7 @@ import torch
 from base_model.packing import TokenGroup
 from rl.advantages import batch_advantages
 from rl.asking import Unreadable
-from rl.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from rl.checkpoint import latest_checkpoint
 from rl.config import Scale, TrainerConfig
 from rl.environment import Environment, PromptSlot, ScoredGroup, scored_group
 from rl.filtering import StdFilter
@@ -110,8 +110,7 @@ class Trainer:
         """
         checkpoint = latest_checkpoint(self.run.path)
         if checkpoint is not None:
-            state = load_checkpoint(checkpoint, model=self.learner.model, optimizer=self.learner.optimizer)
-            self.learner.scheduler.load_state_dict(state["scheduler"])
+            state = self.learner.load(checkpoint)
             self.state.load_dict(state["trainer"])
         self.run.truncate_after(self.state.step)
         return self.state.step
@@ -124,12 +123,12 @@ class Trainer:
         if self.environment.rewards.deferred and not self.state.step:
             self._foresee_baselines()
         with InterruptGuard() as guard:
-            while self.state.step < self.config.steps and not guard.requested:
+            while self.state.step < self.config.steps and not (guard.requested or self.learner.interrupted):
                 step = self.state.step + 1
                 metrics, groups, advantages = self._step(step)
                 self.state.step = step
                 self._write(step, metrics, groups, advantages)
-                done = step == self.config.steps or guard.requested
+                done = step == self.config.steps or guard.requested or self.learner.interrupted
                 if done or (self.config.save_every and step % self.config.save_every == 0):
                     self.save()
                 self._on_step(step, metrics)
@@ -139,13 +138,11 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint of the completed steps."""
         self.run.sync()
-        save_checkpoint(
+        self.learner.save(
             self.run.path,
             step=self.state.step,
-            model=self.learner.model,
             tokenizer=self.tokenizer,
-            optimizer=self.learner.optimizer,
-            state={"trainer": self.state.to_dict(), "scheduler": self.learner.scheduler.state_dict()},
+            state={"trainer": self.state.to_dict()},
             keep_last=self.config.keep_last,
         )
 
