@@ -43,8 +43,8 @@ def plan_things(rng: Random, look: Look) -> dict[str, Any]:
 
 
 def content(scene: Mapping[str, Any]) -> Any:
-    """The objects, wherever they are."""
-    return sorted(named(thing) for thing in scene["objects"])
+    """The objects and their places."""
+    return [told(thing) for thing in scene["objects"]]
 
 
 def draw(scene: Mapping[str, Any]) -> Drawing:

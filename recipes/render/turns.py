@@ -32,8 +32,8 @@ def plan(rng: Random, look: Look) -> dict[str, Any]:
 
 
 def content(scene: Mapping[str, Any]) -> Any:
-    """The objects in the order of their appearance, wherever they are."""
-    return [named(thing) for thing in scene["objects"]]
+    """The objects and their places in the order of their appearance."""
+    return [told(thing) for thing in scene["objects"]]
 
 
 def draw(scene: Mapping[str, Any]) -> Drawing:
