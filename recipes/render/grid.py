@@ -61,7 +61,8 @@ def draw(scene: Mapping[str, Any]) -> Drawing:
 
 def ask(scene: Mapping[str, Any], rng: Random) -> Question:
     """Counts, what is at a place, where something is, existence, comparisons, the most frequent colour, captions."""
-    makers = [_count, _count, _count, _at, _at, _at, _check, _where, _exists, _more, _most, _caption, _caption]
+    makers = [_count, _count, _count, _at, _at, _at, _check, _where, _exists, _filled, _objects, _more, _most, _most]
+    makers += [_caption, _caption]
     question = None
     while question is None:
         question = rng.choice(makers)(scene["objects"], rng)
@@ -197,6 +198,40 @@ def exists(things: Sequence[Thing], rng: Random, listing: Listing, medium: str =
         sentence=f"{capital(answer)}, there {verb} {counted(what, len(found))}.",
         steps=f"{listing(things)}\nI look for {a(what)}:{_numbered(found)}\nSo {answer}.",
         hint="Answer with yes or no.",
+    )
+
+
+def _filled(things: Sequence[Thing], rng: Random) -> Question | None:
+    """Whether there is an object at a place; none is asked about a full grid, which has no empty one."""
+    here = {thing["place"]: thing for thing in things}
+    cells = next(side for side, places in PLACES.items() if set(here) <= set(places))
+    empty = [place for place in PLACES[cells] if place not in here]
+    if not empty:
+        return None
+    place = rng.choice(list(here) if rng.random() < 0.5 else empty)
+    where, answer = phrase_at(place), "yes" if place in here else "no"
+    found = told(here[place]) if place in here else "nothing"
+    return Question(
+        kind="filled",
+        args={"place": place},
+        text=f"Is there an object {where}?",
+        answer=answer,
+        sentence=f"{capital(answer)}, there is {'an' if place in here else 'no'} object {where}.",
+        steps=f"{inventory(things)}\nI look {where}: {found}.\nSo {answer}.",
+        hint="Answer with yes or no.",
+    )
+
+
+def _objects(things: Sequence[Thing], rng: Random) -> Question:
+    """How many objects there are."""
+    verb = "is" if len(things) == 1 else "are"
+    return Question(
+        kind="count_all",
+        text="How many objects are there?",
+        answer=str(len(things)),
+        sentence=f"There {verb} {counted('object', len(things))}.",
+        steps=f"{inventory(things)}\nThat makes {len(things)}.",
+        hint="Answer with a number.",
     )
 
 

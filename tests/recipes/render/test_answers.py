@@ -437,6 +437,16 @@ def colour_at(item: Item) -> str:
     return dict(found_at(item))[item.asked.args["place"]].split()[0]
 
 
+@answer("grid.filled")
+def filled(item: Item) -> str:
+    return "yes" if item.asked.args["place"] in dict(found_at(item)) else "no"
+
+
+@answer("grid.count_all")
+def count_all(item: Item) -> str:
+    return str(len(item.regions))
+
+
 @answer("grid.check")
 def check(item: Item) -> str:
     return "yes" if colour_at(item) == item.asked.args["colour"] else "no"
