@@ -80,7 +80,7 @@ class FlopCount:
         """Operations of the language model without its head. A prompt's scores are its square; a response is scored
         against the prompt and itself."""
         groups = list(layout)
-        squares = sum(each.prompt**2 + sum(n * (each.prompt + n) for n in each.responses) for each in groups)
+        squares = sum(map(attention_scores, groups))
         products = 2.0 * passes.weights * sum(each.total for each in groups) * self.per_token
         return products + 4.0 * passes.attention * squares * self.per_score
 
@@ -133,6 +133,11 @@ class FlopCount:
         return (
             keys + 2.0 * passes.weights * queries * 2 * width**2 + (4.0 * passes.attention * queries * patches * width)
         )
+
+
+def attention_scores(group: GroupLayout) -> int:
+    """Pairs of a row and a key in one group, masked ones of its own text included."""
+    return group.prompt**2 + sum(n * (group.prompt + n) for n in group.responses)
 
 
 def _linear_weights(module: nn.Module, leave_out: nn.Module | None = None) -> int:

@@ -21,8 +21,8 @@ def main(config: BenchmarkConfig) -> None:
     """Measure every shape, print the tables, write the JSON."""
     if not config.profile:
         _check_peer(config.peer)
-    _check_output("json", config.json_path)
-    _check_output("plot", config.plot_path)
+    check_output("json", config.json_path)
+    check_output("plot", config.plot_path)
     from recipes.benchmark.table import remarks
     from recipes.console import console, say
     from recipes.models import ModelConfig, resolve_model
@@ -88,9 +88,7 @@ def _measure(config: BenchmarkConfig, model: Path, threads: int) -> list[dict[st
 def _head(config: BenchmarkConfig, model: Path) -> dict[str, Any]:
     """Everything that is the same for all shapes."""
     from recipes.benchmark.measure import libraries
-    from rl.provenance import provenance
 
-    origin = provenance()
     return {
         "peer": "none" if config.profile else config.peer,
         "profiled": libraries(config)[0] if config.profile else None,
@@ -105,12 +103,19 @@ def _head(config: BenchmarkConfig, model: Path) -> dict[str, Any]:
         "reference_tokens": config.reference_tokens,
         "images": config.images,
         "image_side": config.image_side,
+        **machine_facts(),
+    }
+
+
+def machine_facts() -> dict[str, Any]:
+    """Where, when and with which versions figures are taken."""
+    from rl.provenance import provenance
+
+    origin = provenance()
+    return {
         "machine": {"cpu": _cpu_name(), "cores": origin["cpus_usable"], "platform": origin["platform"]},
         "load_average_before": os.getloadavg()[0],
-        "started": origin["started"],
-        "python": origin["python"],
-        "versions": origin["versions"],
-        "git": origin["git"],
+        **{name: origin[name] for name in ("started", "python", "versions", "git")},
     }
 
 
@@ -136,7 +141,7 @@ def _check_peer(peer: str) -> None:
         )
 
 
-def _check_output(option: str, path: Path | None) -> None:
+def check_output(option: str, path: Path | None) -> None:
     """Found out before the run, not after."""
     if path is not None and not path.parent.is_dir():
         raise ValueError(f"--{option} {path}: there is no folder {path.parent}; make it first.")
