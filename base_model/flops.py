@@ -34,7 +34,8 @@ class Passes:
         return cls(1 + trains + needed, 1 + 2 * needed)
 
 
-_ONCE = Passes(1, 1)
+ONCE = Passes(1, 1)
+"""A forward pass."""
 
 
 class FlopCount:
@@ -65,12 +66,12 @@ class FlopCount:
 
     def forward(self, batch: PackedBatch) -> float:
         """Operations of a forward pass up to the head."""
-        return self.language(batch.layout, _ONCE) + self.media(batch)
+        return self.language(batch.layout, ONCE) + self.media(batch)
 
     def backward(self, batch: PackedBatch) -> float:
         """Operations of the backward pass below the head."""
         media = self._views(batch, self.tower_passes, self.keys_passes) - self.media(batch)
-        return self.language(batch.layout, self.llm_passes) - self.language(batch.layout, _ONCE) + media
+        return self.language(batch.layout, self.llm_passes) - self.language(batch.layout, ONCE) + media
 
     def head_step(self, targets: int) -> float:
         """Operations of the head on this many positions, its gradients included."""
@@ -105,7 +106,7 @@ class FlopCount:
 
     def media(self, batch: PackedBatch) -> float:
         """Operations of vision tower and resampler in a forward pass."""
-        return self._views(batch, _ONCE, _ONCE)
+        return self._views(batch, ONCE, ONCE)
 
     def _views(self, batch: PackedBatch, tower: Passes, keys: Passes) -> float:
         if self.vision is None:

@@ -12,7 +12,8 @@ each of which takes microseconds to time. On a GPU the clock waits for the kerne
 next, since calls return before their work is done.
 
 Arithmetic is what the model needs (`base_model.flops`); memory traffic is the least that a phase can do with: weights,
-gradients, optimizer state, keys and values, each touched once per use. Activations and scores are left out.
+gradients, optimizer state, keys and values, each touched once per use. Activations and scores are left out. Where a
+small model fits into the caches, it can be more than the bandwidth allows.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from base_model.flops import FlopCount, measure_bandwidth, measure_peak
 from base_model.packing import GroupLayout, PackedBatch
 from base_model.training_settings import PARTS
 from recipes.benchmark.session import PhaseClock
+from rl.learner import Learner
 from rl.trainer import Trainer
 from rollouts.records import Request, Rollout
 
@@ -115,22 +117,12 @@ class StepProfile:
     # ---- time ----
 
     def _time_calls(self) -> None:
-        trainer, learner, packed = self.trainer, self.trainer.learner, self.trainer.learner.packed
-        clock = self.clock
+        trainer, clock = self.trainer, self.clock
         clock.wrap(trainer, "_generate", "generate")
         clock.wrap(trainer, "_push_weights", "sync")
         clock.wrap(trainer, "save", "checkpoint")
         clock.wrap(trainer.reference, "baselines", "score")
-        clock.wrap(learner, "branch_logprobs", "score")
-        clock.wrap(learner, "_old_logprobs", "score")
-        clock.wrap(learner, "_micro_batches", "pack")
-        clock.wrap(learner, "_micro_batch", "pack")
-        clock.wrap(learner.accelerator, "backward", "backward")
-        clock.wrap(learner, "_optimizer_step", "optimizer")
-        # The update's own forward pass is all head, but for the layers and the branches.
-        clock.wrap(learner, "_forward", "head")
-        clock.wrap(packed._backbone, "hidden", "forward", only_in="head")
-        clock.wrap(packed, "_branch_logprobs", "score", only_in="head")
+        time_learner(clock, trainer.learner)
         self._time_rewards()
 
     def _time_rewards(self) -> None:
@@ -214,6 +206,20 @@ class StepProfile:
     def _saw_checkpoint(self) -> None:
         files = (self.trainer.run.path / "checkpoints" / f"step_{self.trainer.state.step}").rglob("*")
         self.add("checkpoint", traffic=sum(file.stat().st_size for file in files if file.is_file()))
+
+
+def time_learner(clock: PhaseClock, learner: Learner) -> None:
+    """Count what a learner does by phase."""
+    clock.wrap(learner, "branch_logprobs", "score")
+    clock.wrap(learner, "_old_logprobs", "score")
+    clock.wrap(learner, "_micro_batches", "pack")
+    clock.wrap(learner, "_micro_batch", "pack")
+    clock.wrap(learner.accelerator, "backward", "backward")
+    clock.wrap(learner, "_optimizer_step", "optimizer")
+    # The update's own forward pass is all head, but for the layers and the branches.
+    clock.wrap(learner, "_forward", "head")
+    clock.wrap(learner.packed._backbone, "hidden", "forward", only_in="head")
+    clock.wrap(learner.packed, "_branch_logprobs", "score", only_in="head")
 
 
 def _after(owner: Any, method: str, note: Callable[..., None]) -> None:

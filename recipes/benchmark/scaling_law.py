@@ -36,7 +36,7 @@ def fit_law(measured: Sequence[Mapping[str, Any]], width: int) -> dict[str, Any]
 
 
 def predicted(point: Mapping[str, Any], coefficients: Mapping[str, float], prefix: str = "") -> float:
-    """CPU seconds that a law gives a point, from its counts with the prefix: `repeated_` = as if nothing were shared."""
+    """CPU seconds that a law gives a point's counts; with the prefix `repeated_`, as if nothing were shared."""
     return float(sum(coefficients[term] * _count(point, term, prefix) for term in TERMS))
 
 
