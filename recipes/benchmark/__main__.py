@@ -33,6 +33,11 @@ def main(config: BenchmarkConfig) -> None:
     report["shapes"] = _measure(config, model, report["threads"])
     for figures in report["shapes"]:
         console.print(_table(config, figures))
+    if config.profile:
+        from recipes.benchmark.profile import profile_lines
+
+        for line in profile_lines(report):
+            say(line)
     for line in remarks(report):
         say(line)
     if config.plot_path is not None:

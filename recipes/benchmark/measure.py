@@ -41,7 +41,7 @@ def measure_profile(
     counted, facts = _measure(config, shape, model, threads, max_model_len, progress)
     (records,) = counted.values()
     (fact,) = facts.values()
-    profile = profile_figures(records, fact["machine"], config.save_every)
+    profile = profile_figures(records, fact["machine"], config.save_every, fact["threads"])
     return {**summarise(shape, records, None), "processes": facts, "profile": profile}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -24,12 +24,14 @@ PHASES = (
     "checkpoint",
     "other",
 )
+UPDATE = ("pack", "forward", "head", "backward", "optimizer")
+"""Phases of the learner."""
 _TIMES = ("seconds", "cpu_seconds")
 _WORK = ("tokens", "flop", "bytes")
 
 
 def profile_figures(
-    records: Sequence[Mapping[str, Any]], machine: Mapping[str, float], save_every: int
+    records: Sequence[Mapping[str, Any]], machine: Mapping[str, float], save_every: int, threads: int = 1
 ) -> dict[str, Any]:
     """Medians by phase, and their shares of the step and of what the machine can do.
 
@@ -37,6 +39,7 @@ def profile_figures(
         records: counted steps, as the child reports them; after the last one a checkpoint was written.
         machine: `matmul_fp32` and `matmul_bf16` in operations per second, `bandwidth` in bytes per second.
         save_every: steps that a checkpoint is written after: each has this part of its time.
+        threads: that the machine's figures and the steps were taken with.
     """
     phases: dict[str, dict[str, float]] = {}
     for name in PHASES[:-2]:
@@ -47,11 +50,18 @@ def profile_figures(
     phases["checkpoint"] = {key: saved.get(key, 0.0) / save_every for key in (*_TIMES, *_WORK)}
     phases["other"] = {key: median(_rest(record, key) for record in records) for key in _TIMES}
     phases["other"] |= dict.fromkeys(_WORK, 0.0)
-    step = {key: sum(each[key] for each in phases.values()) for key in (*_TIMES, *_WORK)}
-    for each in (*phases.values(), step):
+    step, update = _sum(phases.values()), _sum(phases[name] for name in UPDATE)
+    for each in (*phases.values(), step, update):
         each |= _shares(each, step["seconds"], machine)
+    busy = update["cpu_seconds"] / threads
+    update["of_bf16_by_cpu"] = update["flop"] / busy / machine["matmul_bf16"] if busy > 0 else 0.0
     phases["checkpoint"]["of_bandwidth"] = 0.0  # it goes to the disk
-    return {"machine": dict(machine), "save_every": save_every, "phases": phases, "step": step}
+    return {"machine": dict(machine), "save_every": save_every, "phases": phases, "step": step, "update": update}
+
+
+def _sum(phases: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    rows = list(phases)
+    return {key: sum(row[key] for row in rows) for key in (*_TIMES, *_WORK)}
 
 
 def _rest(record: Mapping[str, Any], key: str) -> float:
@@ -92,6 +102,20 @@ def profile_table(figures: Mapping[str, Any]) -> Table:
     table.add_section()
     table.add_row("step", *_cells({**profile["step"], "tokens": 0.0}), style="bold")
     return table
+
+
+def profile_lines(report: Mapping[str, Any]) -> list[str]:
+    """What the table does not say."""
+    lines = [
+        "Least arithmetic and memory traffic that each phase can do with; head includes its gradients; one checkpoint "
+        f"in {report['shapes'][0]['profile']['save_every']} steps."
+    ]
+    for figures in report["shapes"]:
+        update, shape = figures["profile"]["update"], f"prompt {figures['prompt']}, response {figures['response']}"
+        lines.append(
+            f"{shape}: the update runs at {update['of_bf16']:.0%} of the bf16 peak, {update['of_bf16_by_cpu']:.0%} by its CPU seconds, which other programs disturb less."
+        )
+    return lines
 
 
 def _cells(row: Mapping[str, float]) -> list[str]:

@@ -66,6 +66,10 @@ def test_phases_are_medians_and_add_up_to_the_step() -> None:
     assert phases["forward"]["of_bandwidth"] == pytest.approx(0.5)
     assert step["of_bf16"] == pytest.approx(40 / 8.2 / 200)
     assert phases["checkpoint"]["of_bandwidth"] == 0.0
+    assert figures["update"]["of_bf16"] == pytest.approx(40 / 2.0 / 200)
+    assert figures["update"]["of_bf16_by_cpu"] == pytest.approx(40 / 1.0 / 200)
+    two_threads = profile_figures(records, MACHINE, 50, threads=2)
+    assert two_threads["update"]["of_bf16_by_cpu"] == pytest.approx(40 / 0.5 / 200)
     assert phases["score"]["seconds"] == phases["score"]["of_step"] == 0.0
 
 
@@ -156,6 +160,7 @@ def _profile(model: Path, out: Path, *options: str) -> dict[str, Any]:
     )
     assert done.returncode == 0, done.stderr
     assert "backward" in done.stdout
+    assert "by its CPU seconds" in done.stdout
     assert (out / "chart.png").read_bytes().startswith(b"\x89PNG")
     report = json.loads((out / "figures.json").read_text())
     profile = report["shapes"][0]["profile"]
