@@ -113,7 +113,8 @@ def profile_lines(report: Mapping[str, Any]) -> list[str]:
     for figures in report["shapes"]:
         update, shape = figures["profile"]["update"], f"prompt {figures['prompt']}, response {figures['response']}"
         lines.append(
-            f"{shape}: the update runs at {update['of_bf16']:.0%} of the bf16 peak, {update['of_bf16_by_cpu']:.0%} by its CPU seconds, which other programs disturb less."
+            f"{shape}: the update runs at {update['of_bf16']:.0%} of the bf16 peak, "
+            f"{update['of_bf16_by_cpu']:.0%} by its CPU seconds, which other programs disturb less."
         )
     return lines
 
