@@ -45,6 +45,11 @@ class PackedCausalLM(nn.Module):
         """The transformers model itself, under adapters if there are any."""
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
+    @property
+    def decoder(self) -> Any:
+        """The language model without its head; None where the model runs as it is, on padded rows."""
+        return getattr(self._backbone, "decoder", None)
+
     def forward(
         self,
         batch: PackedBatch,

@@ -183,3 +183,22 @@ def split_by_tokens(sizes: Sequence[int], budget: int) -> Iterator[range]:
         total += size
     if start < len(sizes):
         yield range(start, len(sizes))
+
+
+def divide_by_tokens(sizes: Sequence[int], parts: int) -> list[list[int]]:
+    """Deal items to ``parts`` processes so that their tokens are near equal.
+
+    The largest item first, each to the part that has least so far (Graham 1969: the fullest part has at most 4/3 of
+    the best possible; no part exceeds another by more than the largest item). Ties go to the first part, so every
+    process would deal alike.
+
+    Returns:
+        Indices of each part, in ascending order.
+    """
+    totals = [0] * parts
+    dealt: list[list[int]] = [[] for _ in range(parts)]
+    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
+        least = min(range(parts), key=lambda part: (totals[part], len(dealt[part])))
+        dealt[least].append(index)
+        totals[least] += sizes[index]
+    return [sorted(part) for part in dealt]

@@ -16,7 +16,7 @@ from recipes.cli import run_recipe
 from recipes.evaluate import run_of
 from recipes.labelled_claims import LabelledClaim, LabelledResponse, RenderedClaims, read_claims, rendered_responses
 from recipes.models import ModelConfig
-from rl.labeler import LabelerConfig
+from rl.labeler_config import LabelerConfig
 from rollouts.engine import EngineConfig
 from rollouts.modes import ShortMode
 

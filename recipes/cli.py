@@ -16,8 +16,11 @@ from __future__ import annotations
 import errno
 import inspect
 import os
+import signal
 import sys
 import textwrap
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,12 +34,15 @@ from recipes.config_errors import Layer, boolean_sentence, misplaced_booleans, s
 from recipes.config_keys import Key, alternatives, annotation_at, list_keys
 from recipes.yaml_config import SHIPPED, dump, merge, parse, read_mapping
 from rl.files import WriteError
+from rl.launch import launched_rank
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 CONFIGS = SHIPPED
 """Where the recipes' own YAML files lie."""
 
 REFUSED, INTERRUPTED = 2, 130
+CALLER = "TANDEM_STAGE_OF"
+"""Environment variable with the process id of the recipe that this one is a stage of."""
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 _DISK_ERRORS |= {errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 
@@ -81,6 +87,8 @@ def run_recipe(
     """
     try:
         arguments = parse_arguments(sys.argv[1:] if argv is None else argv, config_class, aliases or {})
+        if launched_rank() and (arguments.help or arguments.dry_run):
+            return 0  # of several training processes the first one speaks
         if arguments.help:
             _print(help_text(config_class, doc, default_config, positional, aliases or {}))
             return 0
@@ -90,7 +98,7 @@ def run_recipe(
             _print(to_yaml(config) + comments)
             return 0
     except ValueError as error:
-        return _refuse(error)
+        return 0 if launched_rank() else _refuse(error)
     extra = {"base_dir": _base_dir(arguments, positional)} if "base_dir" in inspect.signature(main).parameters else {}
     return _call(lambda: main(config, **extra))
 
@@ -110,13 +118,29 @@ def _share_cores() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
+def _end_with_caller() -> None:
+    """Ends this process, as a kill would, as soon as the recipe is dead that it is a stage of."""
+    caller = os.environ.pop(CALLER, "")
+    if not caller.isdigit():
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(caller):
+            time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True, name="caller").start()
+
+
 def _call(run: Callable[[], int | None]) -> int:
     """Runs the recipe; the user's errors become a sentence, the program's keep their traceback."""
     _share_cores()
+    _end_with_caller()
     try:
         return run() or 0
     except KeyboardInterrupt:
-        print("interrupted.", file=sys.stderr)
+        if not launched_rank():
+            print("interrupted.", file=sys.stderr)
         return INTERRUPTED
     except ValueError as error:
         if os.environ.get("TANDEM_DEBUG") == "1":

@@ -67,6 +67,7 @@ def evaluate_policy(
     reference: ReferenceConfig,
     on_progress: Callable[[int, int], None] | None = None,
     video: VideoSettings | None = None,
+    only: Mode | None = None,
 ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
     """Evaluate the engine's current weights in both modes, all responses in one batch (prompts with images or videos
     in batches of ``MEDIA_PROMPTS``, whose media alone are in memory).
@@ -81,6 +82,7 @@ def evaluate_policy(
         reference: how probabilities of references are taken.
         on_progress: called with (done, total) responses.
         video: how clips are sampled and packed.
+        only: the one mode to evaluate; None = both.
 
     Returns:
         ``{"short": {...}, "long": {...}}`` as in ``evaluation.json``, and the samples' records. With ``config.by``,
@@ -98,7 +100,8 @@ def evaluate_policy(
     check_evaluation(config, rewards.names)
     rows = rows[: config.rows or None]
     check_breakdown(config, rows)
-    pairs = [(mode, row) for mode in (modes.short, modes.long) for row in rows]
+    asked = (modes.short, modes.long) if only is None else (only,)
+    pairs = [(mode, row) for mode in asked for row in rows]
     prompts = PromptMaker(tokenizer, video, kept_bytes=0)
     with StreamedScoring(rewards, config.samples, lambda number, r: reward_sample(pairs[number][1], r)) as scoring:
         flat = _generated(engine, prompts, pairs, config, on_progress, scoring.on_result)
@@ -112,7 +115,7 @@ def evaluate_policy(
         scored = scoring.finish(flat)
     groups, scores = [rollouts for rollouts, _ in scored], [group_scores for _, group_scores in scored]
     summary = {}
-    for mode in (modes.short, modes.long):
+    for mode in asked:
         chosen = [i for i, (m, _) in enumerate(pairs) if m is mode]
         summary[mode.name] = summarise([groups[i] for i in chosen], [scores[i] for i in chosen], config)
         if config.by is not None:

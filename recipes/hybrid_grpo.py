@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,6 +19,8 @@ from base_model.video_settings import VideoSettings
 from recipes.cli import CONFIGS, run_recipe
 from recipes.evaluation import EvaluationConfig, check_breakdown, check_evaluation
 from recipes.models import ModelConfig
+from recipes.on_verl import refusals as on_verl
+from recipes.on_verl.settings import VerlConfig
 from recipes.plan import plan_of_run
 from recipes.reward_keys import RewardsKey, reward_columns, reward_specs
 from recipes.tasks import TaskConfig
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from recipes.tasks import Row
     from rewards import RewardSet
     from rl.environment import Environment
+    from rl.processes import Processes
     from rl.run_directory import RunDirectory
     from rl.trainer import Trainer
     from rollouts.engine import VLLMEngine
@@ -43,6 +46,7 @@ MAY_CHANGE = {
     "trainer.steps",
     "trainer.save_every",
     "trainer.keep_last",
+    "trainer.parallel.kind",
     "engine.timeout_s",
     "engine.max_restarts",
     "engine.hang_s",
@@ -54,6 +58,8 @@ MAY_CHANGE = {
     "rewards.N.max_missing",
     "rewards.N.isolate",
     "rewards.N.memory_mb",
+    "verl.address",
+    "verl.timeout_s",
 }
 """Keys that a resumed run may give anew: none of them changes what a completed step was."""
 
@@ -102,6 +108,10 @@ class HybridGrpoConfig(BaseModel):
     """The loop."""
     engine: PoolConfig = PoolConfig()
     """vLLM."""
+    backend: Literal["tandem", "verl"] = "tandem"
+    """What trains: this library's trainer on one machine, or verl's on a Ray cluster (docs/verl.md)."""
+    verl: VerlConfig = VerlConfig()
+    """Backend verl: the cluster."""
     evaluation: EvaluationConfig | None = EvaluationConfig()
     """Evaluation on held-out rows at the end (and every trainer.eval_every steps); null = none."""
     resume: bool = False
@@ -119,10 +129,21 @@ class HybridGrpoConfig(BaseModel):
                 f"a response may take {longest} tokens, which engine.max_model_len {self.engine.max_model_len} cannot "
                 "hold with its prompt: raise engine.max_model_len, or lower modes.<mode>.max_tokens"
             )
+        if self.lora is not None and self.trainer.parallel.kind == "fsdp":
+            raise ValueError(
+                "trainer.parallel.kind fsdp trains all weights, not adapters: leave lora out, or use kind ddp"
+            )
         return self
 
 
 def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:
+    """The recipe in this launch's processes: the first does it, the others work for its learner."""
+    from recipes.training_processes import in_processes
+
+    in_processes(config, lambda processes: _lead(config, base_dir, processes))
+
+
+def _lead(config: HybridGrpoConfig, base_dir: Path | None, processes: Processes | None) -> None:
     """Check everything that can be checked without the model, then train, evaluate and report."""
     import rewards
     from base_model.checkpoints import load_processor
@@ -134,6 +155,11 @@ def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:
     from rl.run_directory import RunDirectory
     from rollouts.engine import check_block_size
 
+    if processes is not None and config.backend == "verl":
+        raise ValueError(
+            f"this is one of {processes.count} processes, and verl starts its own on the cluster: run it without "
+            "torchrun, or leave `backend: verl` out"
+        )
     specs = reward_specs(config.rewards, config.modes, base_dir)
     config = config.model_copy(update={"rewards": specs})  # the run directory keeps what the file said
     dumped = config.model_dump(mode="json", exclude={"resume", "overwrite"})
@@ -143,6 +169,9 @@ def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:
         say(f"the run in {config.run} has made its {config.trainer.steps} steps; raise trainer.steps to go on")
         return
     check_block_size(config.engine)
+    if config.backend == "verl":
+        on_verl.check_installed()
+        on_verl.check_config(config)
     with rewards.build(specs, reward_columns(config.task), base_dir) as reward_set:
         if config.evaluation:
             check_evaluation(config.evaluation, reward_set.names)
@@ -151,6 +180,9 @@ def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:
         if config.evaluation:
             check_breakdown(config.evaluation, eval_rows[: config.evaluation.rows or None])
         reward_set.check_gold([gold_row(row) for row in (*rows[:MAX_CHECKED], *eval_rows[:MAX_CHECKED])])
+        if config.backend == "verl":
+            on_verl.check_rows([*rows, *eval_rows])
+            on_verl.check_rewards(config, reward_set.deferred)
         model_path = resolve_model(config.model)
         check_context(model_path, config.engine.max_model_len)
         processor = load_processor(model_path, trust_remote_code=config.model.trust_remote_code)
@@ -159,7 +191,10 @@ def main(config: HybridGrpoConfig, base_dir: Path | None = None) -> None:
         check_prompts(eval_rows, [config.modes.short, config.modes.long], processor, kind="evaluation ", **limits)
         with RunDirectory.create(config.run, dumped, **place) as run:
             reward_set.save_failures_in(run.path)
-            _run(config, run, model_path, processor, reward_set, rows, eval_rows)
+            if config.backend == "verl":
+                _run_on_verl(config, run, model_path, base_dir, processor, reward_set, eval_rows)
+            else:
+                _run(config, run, model_path, processor, reward_set, rows, eval_rows, processes)
 
 
 def _run(
@@ -170,17 +205,21 @@ def _run(
     rewards: RewardSet,
     rows: list[Row],
     eval_rows: list[Row],
+    processes: Processes | None,
 ) -> None:
     from recipes.console import StepBar, say
-    from recipes.report import write_run_report
     from rollouts.pool import make_engine
 
+    several = f", {processes.count} training processes ({config.trainer.parallel.kind})" if processes else ""
     say(
         f"{config.modes.mode} GRPO of {model_path.name}: {config.trainer.steps} steps, {len(rows)} rows, run {run.path}"
+        f"{several}"
     )
     with make_engine(model_path, config.engine, log_path=run.path / "engine.log") as engine:
         with StepBar(config.modes.mode, config.trainer.steps) as bar:
-            trainer = build_trainer(config, run, model_path, processor, rewards, rows, engine, bar, eval_rows)
+            trainer = build_trainer(
+                config, run, model_path, processor, rewards, rows, engine, bar, eval_rows, processes
+            )
             done = trainer.resume() if config.resume else 0
             bar.update(done)
             steps = trainer.train()
@@ -189,13 +228,48 @@ def _run(
             return
         checkpoint = _final_model(config, run, trainer, steps)
         if config.evaluation:
-            _evaluate(config, run, engine, trainer, rewards, eval_rows, checkpoint)
-    seconds = run_seconds(run.path)
+            engine.load_weights(trainer.learner.weights().items(), steps)
+            _evaluate(config, run, engine, processor, rewards, eval_rows, checkpoint)
+    _finish(config, run)
+
+
+def _run_on_verl(
+    config: HybridGrpoConfig,
+    run: RunDirectory,
+    model_path: Path,
+    base_dir: Path | None,
+    processor: Any,
+    rewards: RewardSet,
+    eval_rows: list[Row],
+) -> None:
+    from recipes.console import say
+    from recipes.on_verl.launch import train
+    from rollouts.pool import make_engine
+
+    say(
+        f"{config.modes.mode} GRPO of {model_path.name} on verl: {config.trainer.steps} steps on {config.verl.nodes} x "
+        f"{config.verl.gpus_per_node} GPUs, run {run.path}"
+    )
+    train(config, model_path, base_dir)
+    checkpoint = run.checkpoints / f"step_{config.trainer.steps}"
+    if config.evaluation:
+        with make_engine(checkpoint, config.engine, log_path=run.path / "engine.log") as engine:
+            _evaluate(config, run, engine, processor, rewards, eval_rows, checkpoint)
+    _finish(config, run)
+
+
+def _finish(config: HybridGrpoConfig, run: RunDirectory) -> None:
+    """Write down that the run has ended, and its report."""
+    from recipes.console import say
+    from recipes.report import write_run_report
+
+    steps, seconds = config.trainer.steps, run_seconds(run.path)
     run.write_summary(
         {"name": run.path.name, "mode": config.modes.mode, "steps": steps, "seconds": seconds, "finished": True}
     )
     report = write_run_report(run.path)
-    say(f"done: {steps} steps in {seconds:.0f} s, {trainer.state.ledger.rl_tokens} RL tokens. Report: {report}")
+    tokens = json.loads((run.path / "ledger.json").read_text())["total"]["generated"]
+    say(f"done: {steps} steps in {seconds:.0f} s, {tokens} RL tokens. Report: {report}")
 
 
 def build_trainer(
@@ -208,20 +282,18 @@ def build_trainer(
     engine: VLLMEngine,
     bar: StepBar,
     eval_rows: list[Row],
+    processes: Processes | None = None,
 ) -> Trainer:
     """Load the policy (while the engine starts) and wire it to data, rewards and engine."""
     from base_model.packed_lm import load_packed
+    from recipes.training_processes import load_learner
     from rl.learner import Learner
+    from rl.processes import Processes
     from rl.trainer import Trainer
 
-    packed = load_packed(
-        model_path,
-        lora=config.lora,
-        gradient_checkpointing=config.gradient_checkpointing,
-        temperature=config.sampling.temperature,
-        trust_remote_code=config.model.trust_remote_code,
-    )
-    learner = Learner(packed, config.learner, total_steps=config.trainer.steps)
+    if processes is not None:
+        processes.announce(model_path)
+    learner = load_learner(config, model_path, processes)
     environment = build_environment(config, rows, rewards, processor)
 
     def evaluate(step: int) -> dict[str, Any]:
@@ -246,6 +318,7 @@ def build_trainer(
                 ),
                 config.learner,
                 total_steps=1,
+                processes=Processes(),
             ).branch_logprobs
         ),
     )
@@ -300,11 +373,12 @@ def _evaluate(
     config: HybridGrpoConfig,
     run: RunDirectory,
     engine: VLLMEngine,
-    trainer: Trainer,
+    processor: Any,
     rewards: RewardSet,
     eval_rows: list[Row],
     checkpoint: Path,
 ) -> None:
+    """Evaluate the engine's weights, which are those of the final checkpoint."""
     from recipes.console import say
     from recipes.evaluate import figures, write_evaluation
 
@@ -312,10 +386,8 @@ def _evaluate(
     used = len(eval_rows[: config.evaluation.rows or None])
     say(f"evaluating on {used} held-out rows in both modes ...")
     started = time.perf_counter()
-    step = trainer.state.step
-    engine.load_weights(trainer.learner.weights().items(), step)
-    summary, records = _evaluate_rows(config, engine, trainer.tokenizer, rewards, eval_rows)
-    write_evaluation(run.path, checkpoint=checkpoint, step=step, summary=summary, records=records)
+    summary, records = _evaluate_rows(config, engine, processor, rewards, eval_rows)
+    write_evaluation(run.path, checkpoint=checkpoint, step=config.trainer.steps, summary=summary, records=records)
     for line in figures(summary):
         say(line)
     say(f"  ({time.perf_counter() - started:.0f} s)")

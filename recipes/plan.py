@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rl.launch import launched_processes
 from rollouts.simulated import Latency
 
 if TYPE_CHECKING:
@@ -126,6 +127,10 @@ class Work:
     checkpointing: bool = False
     tensor_parallel: int = 1
     activation_itemsize: int = 2
+    processes: int = 1
+    """Training processes, each on a device of its own."""
+    divided: bool = False
+    """Whether they divide weights, gradients and optimiser state (FSDP) or each hold all of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,7 +193,7 @@ def make_plan(shape: ModelShape, work: Work, hardware: Hardware) -> Plan:
     responses = work.prompts * work.group_size
     generated = round(responses * work.response_tokens)
     packed = generated + round(work.prompts * work.prompt_tokens)
-    at_once = min(work.micro_batch_tokens or packed, packed)
+    at_once = min(work.micro_batch_tokens or packed, math.ceil(packed / work.processes))
     latency = latency_of(shape, hardware, work.prompt_tokens + work.response_tokens / 2, work.tensor_parallel)
     waves = math.ceil(responses / work.max_num_seqs)
     generate_s = (
@@ -196,12 +201,13 @@ def make_plan(shape: ModelShape, work: Work, hardware: Hardware) -> Plan:
         + waves * work.response_tokens * latency.step_s
         + generated * latency.sequence_s
     )
-    train_s = (8 if work.checkpointing else 6) * p * packed / hardware.flops
+    train_s = (8 if work.checkpointing else 6) * p * packed / hardware.flops / work.processes
+    holders = work.processes if work.divided else 1
     return Plan(
         parameters=p,
-        train_weights=4 * (p + adapters),
-        train_gradients=4 * trained,
-        train_optimizer=8 * trained,
+        train_weights=4 * (p + adapters) // holders,
+        train_gradients=4 * trained // holders,
+        train_optimizer=8 * trained // holders,
         train_activations=at_once * _kept_per_token(shape, work) * work.activation_itemsize,
         engine_weights=2 * p // work.tensor_parallel,
         engine_kv=work.max_num_seqs * work.max_model_len * shape.kv_bytes() // work.tensor_parallel,
@@ -230,11 +236,14 @@ def plan_lines(plan: Plan, work: Work, hardware: Hardware) -> list[str]:
     kept = "layers x hidden + one layer" if work.checkpointing else "layers x (6 hidden + q + o + k + v + 4 MLP)"
     per = "" if work.tensor_parallel == 1 else f" / {work.tensor_parallel} devices"
     factor = 8 if work.checkpointing else 6
+    shared = "" if work.processes == 1 else f" / {work.processes} processes"
+    held = shared if work.divided else ""
     return [
         f"estimate for {hardware.name}; {plan.parameters / 1e6:.0f} M parameters",
-        f"trainer {gib(plan.train_total)} = weights {gib(plan.train_weights)} (4 B each)"
-        f" + gradients {gib(plan.train_gradients)} (4 B per trained weight)"
-        f" + AdamW {gib(plan.train_optimizer)} (8 B per trained weight)"
+        *([f"training processes: {work.processes}, {_SHARING[work.divided]}"] if work.processes > 1 else []),
+        f"trainer {gib(plan.train_total)} = weights {gib(plan.train_weights)} (4 B each{held})"
+        f" + gradients {gib(plan.train_gradients)} (4 B per trained weight{held})"
+        f" + AdamW {gib(plan.train_optimizer)} (8 B per trained weight{held})"
         f" + activations {gib(plan.train_activations)} ({kept}, {work.activation_itemsize} B, per token of a"
         " micro-batch)",
         f"worker {gib(plan.engine_total)} = weights {gib(plan.engine_weights)} (2 B each{per})"
@@ -245,9 +254,12 @@ def plan_lines(plan: Plan, work: Work, hardware: Hardware) -> list[str]:
         f" x {work.prompt_tokens:.0f}",
         f"generation {plan.generate_s:.3g} s per worker = prompts / speed + waves x length x weights / bandwidth"
         " + tokens x (2 x parameters / speed + keys / bandwidth)",
-        f"training {plan.train_s:.3g} s = {factor} x parameters x tokens / speed",
+        f"training {plan.train_s:.3g} s = {factor} x parameters x tokens / speed{shared}",
         f"workers that keep up with training: {plan.workers} = generation / training, rounded",
     ]
+
+
+_SHARING = {False: "each with the whole model (ddp)", True: "the language model divided among them (fsdp)"}
 
 
 def plan_of_run(config: HybridGrpoConfig) -> list[str]:
@@ -256,8 +268,13 @@ def plan_of_run(config: HybridGrpoConfig) -> list[str]:
         shape = _shape_of(Path(config.model.path))
     except ValueError as error:
         return [f"no estimate: {error}"]
-    hardware = H200 if Path("/proc/driver/nvidia").exists() else cpu(len(os.sched_getaffinity(0)))
     work = work_of(config)
+    if config.backend == "verl":
+        from recipes.on_verl.plan import plan_of_verl
+
+        return plan_of_verl(config, shape, work, H200)
+    cores = max(1, len(os.sched_getaffinity(0)) // work.processes)
+    hardware = H200 if Path("/proc/driver/nvidia").exists() else cpu(cores)
     return plan_lines(make_plan(shape, work, hardware), work, hardware)
 
 
@@ -278,6 +295,8 @@ def work_of(config: HybridGrpoConfig) -> Work:
         checkpointing=config.gradient_checkpointing,
         tensor_parallel=engine.tensor_parallel_size,
         activation_itemsize=4 if config.learner.precision == "float32" else 2,
+        processes=launched_processes(),
+        divided=config.trainer.parallel.kind == "fsdp",
     )
 
 

@@ -3,6 +3,7 @@ ones resumed."""
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from recipes.cli import CALLER
 from recipes.console import say
 
 
@@ -55,11 +57,12 @@ def run_all(todo: Sequence[Stage], job: str) -> int:
 
 def call(arguments: Sequence[str]) -> int:
     """Run a recipe in a process of its own (vLLM and the trainer leave nothing behind), its output shown as it
-    comes; returns its exit status.
+    comes; returns its exit status. The recipe ends when this process is killed, so that nothing else writes to its run
+    when the job is called again.
     """
     command = [sys.executable, "-m", *arguments]
     say(f"$ python -m {shlex.join(arguments)}")
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, env={**os.environ, CALLER: str(os.getpid())})
     try:
         return process.wait()
     except KeyboardInterrupt:  # the recipe got the signal too, and saves

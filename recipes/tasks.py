@@ -28,7 +28,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recipes.render.source import RenderSource
-from recipes.row_media import media_handle, media_key, media_list, placed
+from recipes.row_media import MARKERS, media_handle, media_key, media_list, placed
 from recipes.sources import FilesSource, FunctionSource, GymSource, HubSource, RawRow, Split
 
 Source = Annotated[GymSource | FilesSource | HubSource | FunctionSource | RenderSource, Field(discriminator="kind")]
@@ -45,7 +45,8 @@ class TaskConfig(BaseModel):
     """Where the rows come from: `kind` is reasoning_gym, files, hub, function or render."""
     prompt: str | None = None
     """Column of the prompt (text, or a list of {role, content} messages), or a template such as "{question} Think."
-    in which column names stand in braces. null = `question` for reasoning_gym, `prompt` otherwise."""
+    in which column names stand in braces, or, with `<image>` or `<video>` in it, a text that is the same for all rows.
+    null = `question` for reasoning_gym, `prompt` otherwise."""
     reference: str | None = None
     """Column of the right answer, or a template. null = `answer` for reasoning_gym, `reference` for render, none
     otherwise (rewards that need a reference then refuse)."""
@@ -335,7 +336,8 @@ class _Mapping:
             raise ValueError(f"{raw.place}: {error}.") from None
 
     def _messages(self, raw: RawRow) -> tuple[Mapping[str, Any], ...]:
-        value = _value(self.prompt, raw)
+        is_text = "{" not in self.prompt and any(marker in self.prompt for marker in MARKERS.values())
+        value: Any = self.prompt if is_text else _value(self.prompt, raw)
         if isinstance(value, str) and value.strip():
             messages: tuple[Mapping[str, Any], ...] = ({"role": "user", "content": value},)
         elif _is_conversation(value):

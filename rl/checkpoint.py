@@ -16,24 +16,27 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from torch.nn import Parameter
 
 from rl.files import atomic_directory, remove_directory, write_error
 from rl.model_weights import holds_adapter, uses_own_names, weights_loader
-from rl.optimizer_state import flatten_optimizer, optimizer_loader
+from rl.optimizer_state import SEPARATOR, flatten_optimizer, optimizer_loader
 from rl.random_state import random_state, set_random_state
 
 FORMAT = 1
 STATE = "state.json"
 OPTIMIZER = "optimizer.safetensors"
 _NAME = re.compile(r"step_(\d+)")
+WholeState: TypeAlias = tuple[Mapping[str, Tensor], tuple[dict[str, Tensor], dict[str, Any]]]
+"""Weights by the names of `state_dict`, and what `flatten_optimizer` gives."""
 
 
 def save_checkpoint(
@@ -46,6 +49,7 @@ def save_checkpoint(
     state: Mapping[str, Any],
     keep_last: int | None = None,
     named_parameters: Iterable[tuple[str, Parameter]] | None = None,
+    whole: WholeState | None = None,
 ) -> Path:
     """Write `checkpoints/step_<step>` into a run directory.
 
@@ -58,6 +62,7 @@ def save_checkpoint(
         state: What the trainer wants back: JSON-able values, text keys.
         keep_last: Checkpoints to keep, this one included; older ones go once this one is complete. 0 or None: all.
         named_parameters: Names of the optimizer's parameters; those of `model` unless given.
+        whole: Weights and optimizer state where `model` and `optimizer` hold parts of them.
 
     Returns:
         The checkpoint's directory.
@@ -67,7 +72,10 @@ def save_checkpoint(
         ValueError: `state` or the optimizer holds something that cannot be saved without pickle.
     """
     path = Path(run) / "checkpoints" / f"step_{step}"
-    tensors, scalars = flatten_optimizer(optimizer, named_parameters or model.named_parameters())
+    if whole is None:
+        weights, (tensors, scalars) = None, flatten_optimizer(optimizer, named_parameters or model.named_parameters())
+    else:
+        weights, (tensors, scalars) = whole
     contents = {
         "format": FORMAT,
         "step": step,
@@ -77,7 +85,7 @@ def save_checkpoint(
     }
     with atomic_directory(path) as directory:
         try:
-            _save_model(model, tokenizer, directory)
+            _save_model(model, tokenizer, directory, weights)
             save_file(tensors, directory / OPTIMIZER)
         except SafetensorError as error:  # it words the system's error itself, and is no OSError
             raise write_error(OSError(str(error)), path) from error
@@ -106,6 +114,7 @@ def load_checkpoint(
     optimizer: Any = None,
     named_parameters: Iterable[tuple[str, Parameter]] | None = None,
     restore_random: bool = True,
+    own_part: Callable[[str, Tensor], Tensor] | None = None,
 ) -> dict[str, Any]:
     """Load weights, optimizer and random generators in place; nothing is touched unless everything fits.
 
@@ -115,6 +124,7 @@ def load_checkpoint(
         optimizer: The optimizer to load into; None to leave it out.
         named_parameters: As in `save_checkpoint`.
         restore_random: Whether the generators of Python, numpy and torch continue where they were.
+        own_part: What this process holds of a whole tensor of a parameter's, where the optimizer holds parts.
 
     Returns:
         The trainer's `state`, with the number of completed steps under `"step"`.
@@ -131,7 +141,10 @@ def load_checkpoint(
         loaders = [weights_loader(path, model, own_names=contents["own_names"])]
         if optimizer is not None:
             names = named_parameters or model.named_parameters()
-            loaders.append(optimizer_loader(load_file(path / OPTIMIZER), contents["optimizer"], optimizer, names))
+            tensors = load_file(path / OPTIMIZER)
+            if own_part is not None:
+                tensors = {name: own_part(name.rsplit(SEPARATOR, 1)[0], each) for name, each in tensors.items()}
+            loaders.append(optimizer_loader(tensors, contents["optimizer"], optimizer, names))
     except (ValueError, SafetensorError) as error:
         raise ValueError(f"the checkpoint {path} does not fit this run: {error}") from error
     for load in loaders:
@@ -141,14 +154,16 @@ def load_checkpoint(
     return {**contents["state"], "step": contents["step"]}
 
 
-def _save_model(model: Any, tokenizer: Any, directory: Path) -> None:
-    """The model directory, without the progress bar that transformers draws for every save."""
+def _save_model(model: Any, tokenizer: Any, directory: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    """The model directory, without the progress bar that transformers draws for every save; `weights` instead of the
+    model's own, if given.
+    """
     with _no_progress_bar():
         if holds_adapter(model):
             # "auto" would look up the base model's configuration on the Hub; trained embeddings are saved either way.
             model.save_pretrained(directory, save_embedding_layers=False)
         else:
-            model.save_pretrained(directory)
+            model.save_pretrained(directory, state_dict=weights)
     if tokenizer is not None:
         tokenizer.save_pretrained(directory)
 

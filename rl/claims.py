@@ -109,7 +109,7 @@ def response_score(verdicts: Sequence[Verdict], config: ScoreConfig) -> float | 
     if not verdicts or any(verdict.accepted is None for verdict in verdicts):
         return None
     rejected = sum(not verdict.accepted for verdict in verdicts)
-    return -rejected / len(verdicts) if config.per_claim else -float(rejected)
+    return -rejected / len(verdicts) if config.per_claim else float(-rejected)
 
 
 def verdict_record(verdict: Verdict) -> dict[str, Any]:

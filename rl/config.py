@@ -73,6 +73,17 @@ class ReferenceConfig(BaseModel):
     """
 
 
+class ParallelConfig(BaseModel):
+    """How several training processes share the work; as many as torchrun or accelerate launch start."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    kind: Literal["ddp", "fsdp"] = "ddp"
+    """ddp = every process holds the whole model; fsdp = the language model's weights, gradients and optimiser state are
+    divided (FSDP2), for models that one GPU cannot train. Without effect in one process.
+    """
+
+
 class TrainerConfig(BaseModel):
     """The loop's own settings."""
 
@@ -88,6 +99,8 @@ class TrainerConfig(BaseModel):
     """RLPR's dynamic sampling: prompts whose rewards spread too little are replaced by new ones; null = off."""
     reference: ReferenceConfig = ReferenceConfig()
     """How the policy's probabilities of reference answers are taken, where a reward asks for them."""
+    parallel: ParallelConfig = ParallelConfig()
+    """Several training processes."""
     save_every: int = Field(50, ge=0)
     """Steps between checkpoints; 0 = only at the end."""
     keep_last: int = Field(2, ge=0)

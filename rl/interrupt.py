@@ -10,11 +10,12 @@ from typing import Any
 class InterruptGuard:
     """Inside the context, the first SIGINT or SIGTERM only sets ``requested``; the second raises KeyboardInterrupt.
 
-    Outside the main thread, where Python allows no handlers, it does nothing.
+    Outside the main thread, where Python allows no handlers, it does nothing. A ``quiet`` one says nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
         self.requested = False
+        self._quiet = quiet
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "InterruptGuard":
@@ -33,6 +34,8 @@ class InterruptGuard:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+        if self._quiet:
+            return
         print(
             f"\n{signal.Signals(number).name}: finishing this step and saving; once more to stop at once",
             file=sys.stderr,

@@ -93,8 +93,13 @@ def _untouched(source: Mapping[str, Tensor], target: Mapping[str, Tensor], model
     return ignored | {name for name, tensor in target.items() if _identity(tensor) in covered}
 
 
-def _identity(tensor: Tensor) -> tuple[int, torch.Size]:
-    return tensor.data_ptr(), tensor.shape
+def _identity(tensor: Any) -> tuple[int, torch.Size]:
+    return (tensor.to_local() if _is_divided(tensor) else tensor).data_ptr(), tensor.shape
+
+
+def _is_divided(tensor: Any) -> bool:
+    """Whether each process holds a part of it (FSDP2)."""
+    return hasattr(tensor, "to_local")
 
 
 def _check_fits(source: Mapping[str, Tensor], target: Mapping[str, Tensor], optional: set[str]) -> None:
@@ -115,9 +120,15 @@ def _check_fits(source: Mapping[str, Tensor], target: Mapping[str, Tensor], opti
 
 
 @torch.no_grad()
-def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+def _copy(source: Mapping[str, Tensor], target: Mapping[str, Any]) -> None:
     for name, tensor in source.items():
-        target[name].copy_(tensor)
+        whole = target[name]
+        if _is_divided(whole):
+            from rl.shards import own_part
+
+            whole.to_local().copy_(own_part(tensor, whole))
+        else:
+            whole.copy_(tensor)
 
 
 def _weight_files(directory: Path) -> list[Path]:

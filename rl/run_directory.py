@@ -45,7 +45,7 @@ MOST_SHOWN = 3
 class RunDirectory:
     """An open, locked run directory. Use `create`; `close` (or leaving the `with` block) gives the lock back."""
 
-    def __init__(self, path: Path, lock: _Lock) -> None:
+    def __init__(self, path: Path, lock: _Lock | None) -> None:
         self.path = path
         self._lock = lock
         self.metrics = JsonLines(path / "metrics.jsonl")
@@ -86,6 +86,11 @@ class RunDirectory:
         except BaseException:
             lock.release()
             raise
+
+    @classmethod
+    def attach(cls, path: str | Path) -> RunDirectory:
+        """The run directory of another process that holds it with `create` and writes no records meanwhile."""
+        return cls(Path(path), None)
 
     @staticmethod
     def check(
@@ -151,7 +156,8 @@ class RunDirectory:
         """Close the files and let another process have the directory."""
         for records in (self.metrics, self.rollouts, self.evaluations):
             records.close()
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def __enter__(self) -> RunDirectory:
         return self

@@ -16,60 +16,34 @@ How this follows the MiniCPM-V 4.5 report (arXiv 2509.18154, section 2.4):
 import hashlib
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from base_model.packing import TokenGroup
-from rl.advantages import batch_advantages, reward_std
+from rl.advantages import batch_advantages
 from rl.asking import Unreadable
-from rl.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from rl.checkpoint import latest_checkpoint
 from rl.config import Scale, TrainerConfig
 from rl.environment import Environment, PromptSlot, ScoredGroup, scored_group
 from rl.filtering import StdFilter
 from rl.interrupt import InterruptGuard
 from rl.late_scoring import LateScoring
 from rl.learner import Learner, TrainGroup
-from rl.ledger import TokenLedger
 from rl.metrics import Max, Mean, Metrics, Sum, merge, to_floats
 from rl.reference import BASELINES, BranchLogprobs, ReferenceProbs
 from rl.run_directory import RunDirectory
 from rl.scoring import StreamedScoring
 from rl.timing import PhaseTimer, peak_memory_gib
+from rl.trainer_state import TrainerState
 from rollouts.engine import Engine
 from rollouts.records import Rollout, Status
 
 Progress = Callable[[int, int, str], None]
 """(done, total, what) within a step, for a progress bar."""
-
-
-@dataclass(kw_only=True, slots=True)
-class TrainerState:
-    """What moves from step to step, beside weights and optimiser."""
-
-    step: int = 0  # completed steps
-    position: int = 0  # data positions consumed
-    ledger: TokenLedger = field(default_factory=TokenLedger)
-    filter: StdFilter | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able copy for the checkpoint."""
-        return {
-            "step": self.step,
-            "position": self.position,
-            "ledger": self.ledger.state_dict(),
-            "filter": None if self.filter is None else self.filter.state_dict(),
-        }
-
-    def load_dict(self, state: dict[str, Any]) -> None:
-        """Take over a checkpoint's state."""
-        self.step, self.position = state["step"], state["position"]
-        self.ledger.load_state_dict(state["ledger"])
-        if self.filter is not None and state["filter"] is not None:
-            self.filter.load_state_dict(state["filter"])
 
 
 class _Learned(NamedTuple):
@@ -124,7 +98,7 @@ class Trainer:
             config=config.reference,
             environment=environment,
             current=lambda groups: learner.branch_logprobs(groups),
-            initial=initial_policy or _unknown_initial_policy,
+            initial=initial_policy or unknown_initial_policy,
             path=run.path / BASELINES,
         )
         self.state = TrainerState(filter=StdFilter(config.filter) if config.filter else None)
@@ -136,8 +110,7 @@ class Trainer:
         """
         checkpoint = latest_checkpoint(self.run.path)
         if checkpoint is not None:
-            state = load_checkpoint(checkpoint, model=self.learner.model, optimizer=self.learner.optimizer)
-            self.learner.scheduler.load_state_dict(state["scheduler"])
+            state = self.learner.load(checkpoint)
             self.state.load_dict(state["trainer"])
         self.run.truncate_after(self.state.step)
         return self.state.step
@@ -150,12 +123,12 @@ class Trainer:
         if self.environment.rewards.deferred and not self.state.step:
             self._foresee_baselines()
         with InterruptGuard() as guard:
-            while self.state.step < self.config.steps and not guard.requested:
+            while self.state.step < self.config.steps and not (guard.requested or self.learner.interrupted):
                 step = self.state.step + 1
                 metrics, groups, advantages = self._step(step)
                 self.state.step = step
                 self._write(step, metrics, groups, advantages)
-                done = step == self.config.steps or guard.requested
+                done = step == self.config.steps or guard.requested or self.learner.interrupted
                 if done or (self.config.save_every and step % self.config.save_every == 0):
                     self.save()
                 self._on_step(step, metrics)
@@ -165,13 +138,11 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint of the completed steps."""
         self.run.sync()
-        save_checkpoint(
+        self.learner.save(
             self.run.path,
             step=self.state.step,
-            model=self.learner.model,
             tokenizer=self.tokenizer,
-            optimizer=self.learner.optimizer,
-            state={"trainer": self.state.to_dict(), "scheduler": self.learner.scheduler.state_dict()},
+            state={"trainer": self.state.to_dict()},
             keep_last=self.config.keep_last,
         )
 
@@ -219,7 +190,7 @@ class Trainer:
         with timer.phase("sync"):
             if any(any(advantages_G) for advantages_G in advantages):
                 self._push_weights(step)
-        self._count_tokens(generated, accepted, advantages)
+        self.state.count_tokens(generated, accepted, advantages)
         metrics = {
             "step": float(step),
             **step_metrics(generated, self.environment.rewards.may_miss),
@@ -290,42 +261,11 @@ class Trainer:
         )
 
     def _next_slots(self, step: int) -> list[PromptSlot]:
-        slots = self.environment.slots(step, self.config.prompts_per_step, self.state.position)
-        self.state.position += len(slots)
-        return slots
+        return self.state.next_slots(self.environment, step, self.config.prompts_per_step)
 
     def _collect(self, step: int, timer: PhaseTimer) -> tuple[list[ScoredGroup], list[ScoredGroup]]:
-        """The step's groups, and all that were generated for it: a filtered prompt's slot is filled again, same
-        mode.
-        """
-        slots = self._next_slots(step)
-        accepted: list[ScoredGroup] = []
-        generated: list[ScoredGroup] = []
-        rounds = self.config.filter.max_generation_rounds if self.config.filter else 1
-        for number in range(rounds):
-            if number:
-                slots = self._refill(slots)
-            groups = self._rollout(step, slots, timer)
-            generated.extend(groups)
-            keep = [self._accepts(step, g) for g in groups]
-            accepted.extend(g for g, kept in zip(groups, keep, strict=True) if kept)
-            slots = [slot for slot, kept in zip(slots, keep, strict=True) if not kept]
-            if not slots:
-                break
-        if self.state.filter is not None:
-            self.state.filter.update(step, [reward_std(torch.tensor(g.rewards_G)) for g in generated])
-        return accepted, generated
-
-    def _accepts(self, step: int, group: ScoredGroup) -> bool:
-        if not group.rollouts:
-            return False
-        return self.state.filter is None or self.state.filter.keep(step, reward_std(torch.tensor(group.rewards_G)))
-
-    def _refill(self, slots: Sequence[PromptSlot]) -> list[PromptSlot]:
-        """The same modes, over the next data positions."""
-        start = self.state.position
-        self.state.position += len(slots)
-        return [PromptSlot(mode=slot.mode, position=start + i) for i, slot in enumerate(slots)]
+        """The step's groups, and all that were generated for it."""
+        return self.state.collect(step, self._next_slots(step), lambda slots: self._rollout(step, slots, timer))
 
     def _rollout(self, step: int, slots: Sequence[PromptSlot], timer: PhaseTimer) -> list[ScoredGroup]:
         """Generate and score."""
@@ -367,22 +307,6 @@ class Trainer:
 
     def _push_weights(self, version: int | None = None) -> None:
         self.engine.load_weights(self.learner.weights().items(), self.state.step if version is None else version)
-
-    def _count_tokens(
-        self,
-        generated: Iterable[ScoredGroup],
-        accepted: Iterable[ScoredGroup],
-        advantages: Iterable[Sequence[float]],
-    ) -> None:
-        trained_ids = {id(group) for group, own in zip(accepted, advantages, strict=True) if any(own)}
-        for group in generated:
-            rollouts = [*group.rollouts, *(rollout for rollout, _ in group.left_out)]
-            self.state.ledger.add_group(
-                group.mode,
-                prompt_tokens=len(rollouts[0].prompt_ids) if rollouts else 0,
-                generated_lengths=[len(r.response_ids) for r in rollouts],
-                trained_lengths=[len(r.response_ids) for r in group.rollouts] if id(group) in trained_ids else [],
-            )
 
     def _write(
         self, step: int, metrics: dict[str, float], groups: Sequence[ScoredGroup], advantages: Sequence[Sequence[float]]
@@ -430,7 +354,8 @@ def _group_metrics(group: ScoredGroup, may_miss: Sequence[str]) -> Metrics:
     return metrics
 
 
-def _unknown_initial_policy() -> BranchLogprobs:
+def unknown_initial_policy() -> BranchLogprobs:
+    """Refuse to score with the initial policy. Raises ValueError."""
     raise ValueError(
         "a reward compares with the policy that the run started from, for data that the start of the run did not "
         "foresee, and that policy is not known here; use reference.baseline: current"

@@ -12,9 +12,7 @@ dies, a new one gets the current weights and the whole call again, and nobody se
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -27,8 +25,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rollouts.media import MediaPacker
 from rollouts.process import EngineError, WorkerDiedError, WorkerProcess, worker_environment
-from rollouts.prompts import split_response
-from rollouts.records import PromptMedia, Request, Rollout, Status
+from rollouts.records import PromptMedia, Request, Rollout
+from rollouts.response_records import end_of_turn_ids, make_rollout, read_json
+from rollouts.servable import ServableFolder
 from rollouts.weights import WeightsImage, checkpoint_shapes, select_tensors
 from rollouts.wire import WireChoice, WireMedia, WireRequest, WireResult, WireText
 
@@ -197,7 +196,7 @@ def check_plugin(directory: Path) -> None:
     Raises:
         ValueError: vLLM would not find the plug-in.
     """
-    architectures = _read_json(directory / "config.json").get("architectures") or []
+    architectures = read_json(directory / "config.json").get("architectures") or []
     if PLUGIN_ARCHITECTURE in architectures and PLUGIN not in entry_points(group="vllm.general_plugins").names:
         raise ValueError(
             f"{directory} is a vision-language model that vLLM loads with the plug-in {PLUGIN}, and this package was "
@@ -207,7 +206,7 @@ def check_plugin(directory: Path) -> None:
 
 def reads_images(directory: Path) -> bool:
     """Whether a checkpoint is a vision-language model's."""
-    return "vision_config" in _read_json(directory / "config.json")
+    return "vision_config" in read_json(directory / "config.json")
 
 
 class VLLMEngine:
@@ -249,8 +248,9 @@ class VLLMEngine:
         if not (self._path / "config.json").is_file():
             raise ValueError(f"{self._path} is not a checkpoint: it has no config.json; save a model there first")
         check_plugin(self._path)
-        self._shapes = checkpoint_shapes(self._path)
-        self._tied = bool(_read_json(self._path / "config.json").get("tie_word_embeddings", True))
+        self._servable = ServableFolder(self._path)
+        self._shapes = checkpoint_shapes(self._servable.path)
+        self._tied = bool(read_json(self._path / "config.json").get("tie_word_embeddings", True))
         self._log_path = Path(log_path) if log_path is not None else None
         self._tokenizer = tokenizer
         self._reads_images = reads_images(self._path)
@@ -437,6 +437,7 @@ class VLLMEngine:
         if self._image is not None:
             self._image.close()
             self._image = None
+        self._servable.close()
 
     def __enter__(self) -> Self:
         return self
@@ -498,31 +499,19 @@ class VLLMEngine:
             )
 
     def _stop_ids(self) -> tuple[int, ...]:
-        """Every token that ends a turn, according to the tokenizer and the model's own files."""
         if self._stops is None:
-            found: set[int] = {self.tokenizer.eos_token_id} - {None}
-            for name in ("config.json", "generation_config.json"):
-                eos = _read_json(self._path / name).get("eos_token_id")
-                found |= set(eos if isinstance(eos, list) else [] if eos is None else [eos])
-            self._stops = tuple(sorted(found))
+            self._stops = end_of_turn_ids(self._path, self.tokenizer)
         return self._stops
 
     def _rollout(self, request: Request, result: WireResult) -> Rollout:
-        split = split_response(self.tokenizer, result.ids, request.mode)
-        status = Status.FINISHED if result.stopped else Status.TRUNCATED
-        if not all(map(math.isfinite, result.logprobs)):
-            status = Status.FAILED
-        return Rollout(
-            row=request.row,
-            sample=request.sample,
-            mode=request.mode.name,
-            prompt_ids=request.prompt_ids,
-            response_ids=tuple(result.ids),
-            logprobs=tuple(result.logprobs),
-            status=status,
+        return make_rollout(
+            self.tokenizer,
+            request,
+            result.ids,
+            result.logprobs,
+            stopped=result.stopped,
             policy_version=self._version,
             cached_tokens=result.cached_tokens,
-            **split._asdict(),
         )
 
     # -- the worker ----------------------------------------------------------------------------------------------------
@@ -569,7 +558,7 @@ class VLLMEngine:
     def _start(self) -> WorkerProcess:
         threads = self.config.threads or len(os.sched_getaffinity(0))
         environment = worker_environment(threads, self.config.enforce_eager)
-        self._worker = WorkerProcess(self.config.vllm_arguments(self._path), environment, self._log_path)
+        self._worker = WorkerProcess(self.config.vllm_arguments(self._servable.path), environment, self._log_path)
         self._finalizer = weakref.finalize(self, self._worker.kill)  # an engine that nobody closed
         self._ready = False
         return self._worker
@@ -584,8 +573,3 @@ class VLLMEngine:
 
 def _has_media(media: PromptMedia) -> bool:
     return bool(media.images or media.videos)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Content of a JSON file; empty when there is none."""
-    return json.loads(path.read_text()) if path.is_file() else {}

@@ -152,7 +152,9 @@ class EnginePool(VLLMEngine):
             self._in_call.release()
 
     def _open(self) -> None:
-        self._team = Team(self.config, make_starter(self.config, self._path, self._log_path))
+        local = self.config.backend == "process"  # other machines see the checkpoint, and not the links to its files
+        path = self._servable.path if local else self._path
+        self._team = Team(self.config, make_starter(self.config, path, self._log_path))
         self._team_finalizer = weakref.finalize(self, self._team.abandon)
 
     def _call(

@@ -20,6 +20,8 @@ from typing import IO, Any
 LOG_LINES = 15
 POLL_S = 1.0
 _NOISE = re.compile(r" WARNING |FutureWarning|^\[?W\d{4}|^  (if hasattr|wrapper = )|Loading safetensors")
+_LAUNCH = re.compile(r"TORCHELASTIC_.*|(MASTER|GROUP|ROLE|LOCAL)_.*|RANK|WORLD_SIZE")
+"""What torchrun says about the training processes; vLLM would take itself for one of them and wait for the others."""
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -185,4 +187,5 @@ def worker_environment(threads: int, eager: bool) -> dict[str, str]:
         "VLLM_LOGGING_LEVEL": "WARNING",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    return defaults | dict(os.environ) | fixed
+    own = {name: value for name, value in os.environ.items() if not _LAUNCH.fullmatch(name)}
+    return defaults | own | fixed

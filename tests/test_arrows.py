@@ -56,6 +56,7 @@ def test_nothing_imports_the_tests_or_relative_parents() -> None:
         "rollouts.engine",
         "recipes.hybrid_grpo",
         "recipes.reward_model",
+        "recipes.rlaif_v",
     ],
 )
 def test_light_modules_do_not_import_torch(module: str) -> None:

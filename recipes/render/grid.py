@@ -61,7 +61,7 @@ def draw(scene: Mapping[str, Any]) -> Drawing:
 
 def ask(scene: Mapping[str, Any], rng: Random) -> Question:
     """Counts, what is at a place, where something is, existence, comparisons, the most frequent colour, captions."""
-    makers = [_count, _count, _count, _at, _at, _check, _where, _exists, _more, _most, _caption, _caption]
+    makers = [_count, _count, _count, _at, _at, _at, _check, _where, _exists, _more, _most, _caption, _caption]
     question = None
     while question is None:
         question = rng.choice(makers)(scene["objects"], rng)

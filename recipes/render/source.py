@@ -271,16 +271,17 @@ class RenderSource(BaseModel):
             yield self.item(split, seed, index)
 
     def rows(self, split: Split, seed: int, count: int) -> Iterator[RawRow]:
-        """A stream of at most about `count` rows as mappings: prompt (messages), reference, solution, images, videos
-        and more; images are PNG files in memory. Contents that were asked the same before are left out; ends when
-        hardly any others come."""
+        """A stream of at most about `count` rows as mappings: prompt (messages), reference, solution, images, videos,
+        scene (what was drawn) and more; images are PNG files in memory. Contents that were asked the same before are
+        left out; ends when hardly any others come."""
         seen: set[tuple[str, str]] = set()
         for index in range(_REPEATS * (count + 50)):
             item = self.item(split, seed, index)
             key = (item.key, item.messages[0]["content"][1]["text"])
             if key not in seen:
                 seen.add(key)
-                yield RawRow(values=row_values(item, png), place=f"rendered {item.kind}, {split} item {index}")
+                values = {**row_values(item, png), "scene": item.scene}
+                yield RawRow(values=values, place=f"rendered {item.kind}, {split} item {index}")
 
 
 def row_values(item: Item, keep: Callable[[Image], Any] = lambda image: image) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from recipes.samples.sample import Sample, asked, turns
 from recipes.sources import Split
 
 Task = Literal["qa", "caption", "ocr", "document", "text"]
+TEXT_KINDS = (*PAGE_KINDS, "grid", "turns")
+"""Kinds that can be given as text instead of pixels."""
 _ANOTHER = 2**40
 """Distance of the items that stand in for one another."""
 
@@ -35,14 +37,14 @@ class RenderedSamples(BaseModel):
     """rendered: samples with exact ground truth, made on the fly."""
     task: Task = "qa"
     """qa: a question, its answer and the reasoning that leads to it; caption: all that is shown in words; ocr: the
-    text of a page or of one region; document: the original text of regions, some of them corrupted; text: pages as
-    text, without an image."""
+    text of a page or of one region; document: the original text of regions, some of them corrupted; text: pages,
+    and lists of a grid's objects, as text, without an image."""
     render: RenderSource = RenderSource()
-    """Mixture of kinds, sizes, scripts and forms of answers; ocr, document and text take the kinds with text alone
-    (article, table, receipt, formulas, series)."""
+    """Mixture of kinds, sizes, scripts and forms of answers; ocr and document take the kinds with text alone (article,
+    table, receipt, formulas, series), text these and grids."""
     rounds: int = Field(1, ge=1, le=20)
-    """qa: most questions about one picture in a conversation, each number equally likely; all but the last are answered
-    at once. Several give many answers to learn from for each look at a picture."""
+    """qa, text: most questions about one picture in a conversation, each number equally likely; all but the last are
+    answered at once. Several give many answers to learn from for each look at a picture."""
     region_share: float = Field(0.5, ge=0, le=1)
     """ocr: share of the samples that read one region; the others read the whole page."""
     questions: PageQuestions = PageQuestions()
@@ -62,7 +64,7 @@ class RenderedSamples(BaseModel):
 
     def _kinds(self) -> dict[str, float]:
         """The kinds that the task can use, with their weights."""
-        usable = KINDS if self.task in ("qa", "caption") else PAGE_KINDS
+        usable = KINDS if self.task in ("qa", "caption") else TEXT_KINDS if self.task == "text" else PAGE_KINDS
         return {kind: weight for kind, weight in self.render.mixture.items() if weight and kind in usable}
 
     def describe(self) -> str:
@@ -106,13 +108,15 @@ class OpenRendered:
         return {"videos": (open_video({"frames": item.images, "times": item.times}, settings),)}
 
     def _qa(self, item: Item, rng: Random) -> Sample:
+        media = item.messages[0]["content"][0]
+        opening, *rest = _conversation(self._exchanges(item, rng), item.solution)
+        opening = opening | {"content": [media, {"type": "text", "text": opening["content"]}]}
+        return Sample(messages=(opening, *rest), **self._media(item), task="qa", place=_place(item))
+
+    def _exchanges(self, item: Item, rng: Random) -> list[tuple[str, str]]:
+        """(question, answer) in turn, the item's own one last."""
         others = further_questions(item, rng, rng.randrange(self.config.rounds), self.config.render.asked)
-        exchanges = [*others, (item.messages[0]["content"][1]["text"], item.reference)]
-        texts = [turn for question, answer in exchanges for turn in turns(question, answer)]
-        media, first = item.messages[0]["content"][0], texts[0]
-        opening = {"role": "user", "content": [media, {"type": "text", "text": first["content"]}]}
-        messages = (opening, *texts[1:-1], turns("", item.reference, item.solution)[1])
-        return Sample(messages=messages, **self._media(item), task="qa", place=_place(item))
+        return [*others, (item.messages[0]["content"][-1]["text"], item.reference)]
 
     def _caption(self, item: Item, rng: Random) -> Sample:
         media, prompts = ("image", CAPTION_PROMPTS) if item.times is None else ("video", CLIP_PROMPTS)
@@ -137,13 +141,20 @@ class OpenRendered:
         )
 
     def _text(self, item: Item, rng: Random) -> Sample:
-        """Half of the time the question about a page that is given as text, else the page itself."""
-        page = transcript(item.regions)
-        if rng.random() < 0.5:
+        """Half of the time questions about a page or picture that is given as text, else the page itself."""
+        page = transcript(item.regions) if item.kind in PAGE_KINDS else caption(item)
+        if item.kind in PAGE_KINDS and rng.random() < 0.5:
             return Sample(document=({"type": "text", "text": page},), task="text", place=_place(item))
-        question = item.messages[0]["content"][-1]["text"]
-        messages = turns(f"{page}\n\n{question}", item.reference, item.solution)
-        return Sample(messages=messages, task="text", place=_place(item))
+        first, *others = self._exchanges(item, rng)
+        messages = _conversation([(f"{page}\n\n{first[0]}", first[1]), *others], item.solution)
+        return Sample(messages=tuple(messages), task="text", place=_place(item))
+
+
+def _conversation(exchanges: list[tuple[str, str]], thinking: str) -> list[dict[str, Any]]:
+    """Questions with their answers in turn; the reasoning is that of the last one."""
+    *earlier, (question, answer) = exchanges
+    told = [dict(turn) for each in earlier for turn in turns(*each)]
+    return [*told, *map(dict, turns(question, answer, thinking))]
 
 
 def _words(item: Item) -> list[Region]:

@@ -1,6 +1,7 @@
 """Estimates against hand-computed values, and against what is known of real models."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -145,6 +146,40 @@ def test_the_formulas_are_printed():
     assert f"{(16 * 1992 + 54400) / GIB:.2f} GiB = weights" in text
     assert "240 generated = 3 prompts x 4 responses x 20; 270 trained" in text
     assert "training 3.23 s = 6 x parameters x tokens / speed" in text
+
+
+def test_several_processes_share_the_time_and_fsdp_the_memory():
+    one = make_plan(TOY, WORK, UNIT)
+    ddp = make_plan(TOY, replace(WORK, processes=2), UNIT)
+    divided = replace(WORK, processes=2, divided=True)
+    fsdp = make_plan(TOY, divided, UNIT)
+    assert ddp.train_s == fsdp.train_s == one.train_s / 2
+    assert (ddp.train_weights, ddp.train_optimizer) == (one.train_weights, one.train_optimizer)
+    assert (fsdp.train_weights, fsdp.train_gradients) == (one.train_weights // 2, one.train_gradients // 2)
+    text = "\n".join(plan_lines(fsdp, divided, UNIT))
+    assert "training processes: 2, the language model divided among them (fsdp)" in text
+    assert "(8 B per trained weight / 2 processes)" in text
+    assert "training processes" not in "\n".join(plan_lines(one, WORK, UNIT))
+
+
+def test_of_several_processes_the_first_one_speaks(tmp_path, capsys, monkeypatch):
+    (tmp_path / "config.json").write_text(json.dumps(SMOLLM2))
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    argv = ["--dry-run", "--model.path", str(tmp_path)]
+    options = {"default_config": CONFIGS / "hybrid_grpo.yaml", "plan": plan_of_run}
+    for rank, said in (("0", True), ("3", False)):
+        monkeypatch.setenv("RANK", rank)
+        assert run_recipe(lambda config: 1, HybridGrpoConfig, argv=argv, **options) == 0
+        assert ("# training processes: 4, each with the whole model (ddp)" in capsys.readouterr().out) == said
+        status = run_recipe(lambda config: 1, HybridGrpoConfig, argv=["--no_such_key", "1"], **options)
+        assert status == (2 if said else 0)
+        assert ("no_such_key" in capsys.readouterr().err) == said
+
+
+def test_adapters_are_not_divided():
+    argv = ["--lora.rank", "4", "--trainer.parallel.kind", "fsdp"]
+    with pytest.raises(ValueError, match="kind fsdp trains all weights, not adapters"):
+        load_config(HybridGrpoConfig, argv, default_config=CONFIGS / "hybrid_grpo.yaml")
 
 
 def test_a_model_of_another_kind_is_refused():

@@ -12,7 +12,8 @@ import pytest
 from rl.claim_times import Span, claim_span, frames_around
 from rl.claims import ScoreConfig
 from rl.disk_cache import DiskCache
-from rl.labeler import LabelerConfig, LabelRequest, Media
+from rl.labeler import LabelRequest, Media
+from rl.labeler_config import LabelerConfig
 from rl.question_prompts import QuestionPrompts, answer_tokens
 from rollouts.modes import LongMode, ShortMode
 from rollouts.prompts import render_media_prompt

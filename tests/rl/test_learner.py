@@ -12,7 +12,8 @@ from base_model.branches import Branch
 from base_model.packed_lm import load_packed
 from base_model.packing import TokenGroup
 from rl.config import LearnerConfig
-from rl.learner import Learner, TrainGroup, _response_spans
+from rl.learner import Learner, TrainGroup
+from rl.train_groups import response_spans
 from tests.tiny import make_tiny_model
 
 LENGTHS = [(11, (6, 9, 1)), (5, (4, 4)), (8, (3, 7, 5))]
@@ -177,12 +178,12 @@ def test_learning_raises_the_probability_of_what_was_rewarded(model_path: Path) 
     assert after[1] < before[1]
 
 
-def test_response_spans_fit_the_budget_where_they_can() -> None:
+def testresponse_spans_fit_the_budget_where_they_can() -> None:
     tokens = TokenGroup(prompt=[0] * 10, responses=[[0] * 5] * 4)
-    assert _response_spans(tokens, 0) == [slice(None)]
-    assert _response_spans(tokens, 30) == [slice(None)]
-    assert _response_spans(tokens, 20) == [slice(0, 2), slice(2, 4)]
-    assert _response_spans(tokens, 5) == [slice(0, 1), slice(1, 2), slice(2, 3), slice(3, 4)]
+    assert response_spans(tokens, 0) == [slice(None)]
+    assert response_spans(tokens, 30) == [slice(None)]
+    assert response_spans(tokens, 20) == [slice(0, 2), slice(2, 4)]
+    assert response_spans(tokens, 5) == [slice(0, 1), slice(1, 2), slice(2, 3), slice(3, 4)]
 
 
 BRANCHES = [
@@ -233,3 +234,17 @@ def test_late_advantages_of_zero_train_nothing(model_path: Path) -> None:
     assert "grad_norm" not in metrics
     for name, weight in weights_of(learner).items():
         assert torch.equal(weight, before[name])
+
+
+def test_branches_of_a_prompt_without_responses(model_path: Path) -> None:
+    """What the baseline of the probability reward asks for."""
+    learner = make_learner(model_path)
+    bare = TrainGroup(
+        tokens=TokenGroup(prompt=[5, 6, 7], responses=[]),
+        advantages_G=(),
+        engine_logprobs=(),
+        branches=(Branch(tokens=(8, 9)),),
+    )
+    (found,) = learner.branch_logprobs([bare])
+    same = learner.logprobs([TokenGroup(prompt=[5, 6, 7], responses=[[8, 9]])]).tolist()
+    assert found == [pytest.approx(same, abs=1e-5)]

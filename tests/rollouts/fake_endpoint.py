@@ -1,4 +1,6 @@
-"""A chat endpoint on this machine that misbehaves as it is told by the last message: `status 500 x2`, `hang`, ..."""
+"""A chat endpoint on this machine that misbehaves as it is told by the last message: `status 500 x2`, `hang`, ...
+A text to be divided into claims comes back as one claim, or tells in the same words how to misbehave.
+"""
 
 from __future__ import annotations
 
@@ -60,6 +62,9 @@ def fake_endpoint() -> Iterator[FakeEndpoint]:
                     fake.at_once -= 1
 
         def behave(self, said: str, times: int) -> None:
+            if said.startswith("Divide the text"):
+                self.divide(said.rpartition("Text: ")[2], times)
+                return
             what, _, limit = said.partition(" x")
             if limit and times > int(limit):
                 what = "fine"
@@ -90,6 +95,14 @@ def fake_endpoint() -> Iterator[FakeEndpoint]:
                 self.send(200, rest.encode())
             else:
                 self.send_json(completion(f"answer to {said}"))
+
+        def divide(self, text: str, times: int) -> None:
+            """The text as one claim; where it names a misbehaviour, that."""
+            if text.startswith(("status", "hang", "drop", "raw")):
+                self.behave(text, times)
+            else:
+                line = json.dumps({"claim": text, "question": f"Is it true that {text}?"})
+                self.send_json(completion("I see nothing." if text.startswith("malformed") else line))
 
         def send_json(self, data: Any) -> None:
             self.send(200, json.dumps(data).encode())

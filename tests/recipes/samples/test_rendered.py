@@ -73,6 +73,36 @@ def test_text_has_no_image():
     assert {bool(each.document) for each in found} == {True, False}
 
 
+def test_a_conversation_asks_several_questions_about_one_picture():
+    render = {"mixture": {"grid": 1}, "asked": ["count", "colour_at", "exists"], "short_share": 1.0}
+    plain, source = opened("qa", render=render), opened("qa", render=render, rounds=4)
+    lengths = set()
+    for position in range(16):
+        found, single = source.sample(position), plain.sample(position)
+        roles = [turn["role"] for turn in found.messages]
+        assert roles == ["user", "assistant"] * (len(roles) // 2)
+        assert [turn["content"][0] for turn in found.messages if not isinstance(turn["content"], str)] == [
+            {"type": "image"}
+        ]
+        assert not any(turn.get("thinking") for turn in found.messages[:-1])
+        assert (found.messages[-1], found.answer) == (single.messages[-1], single.answer)
+        texts = [turn["content"] for turn in found.messages[2::2]]
+        assert len(set(texts)) == len(texts)
+        lengths.add(len(roles) // 2)
+    assert lengths == {1, 2, 3, 4}
+
+
+def test_a_grid_is_told_before_it_is_asked_about_without_an_image():
+    found = opened("text", render={"mixture": {"grid": 1, "turns": 1}}, rounds=3)
+    for position in range(8):
+        sample = found.sample(position)
+        item = found._source.item("train", 3, position)
+        assert not sample.images
+        assert not sample.videos
+        assert sample.messages[0]["content"].startswith(caption(item) + "\n\n")
+        assert sample.answer == item.reference
+
+
 # ---- captions ----
 
 
