@@ -212,8 +212,7 @@ def time_learner(clock: PhaseClock, learner: Learner) -> None:
     """Count what a learner does by phase."""
     clock.wrap(learner, "branch_logprobs", "score")
     clock.wrap(learner, "_old_logprobs", "score")
-    clock.wrap(learner, "_micro_batches", "pack")
-    clock.wrap(learner, "_micro_batch", "pack")
+    clock.wrap_iterator(learner, "_micro_batches", "pack")
     clock.wrap(learner.accelerator, "backward", "backward")
     clock.wrap(learner, "_optimizer_step", "optimizer")
     # The update's own forward pass is all head, but for the layers and the branches.

@@ -66,6 +66,22 @@ class PhaseClock:
 
         setattr(owner, method, timed)
 
+    def wrap_iterator(self, owner: Any, method: str, name: str) -> None:
+        """Count under ``name`` what the iterators that ``owner.method`` returns take to make their items."""
+        call: Callable[..., Iterator[Any]] = getattr(owner, method)
+
+        @wraps(call)
+        def timed(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            made, end = call(*args, **kwargs), object()
+            while True:
+                with self.phase(name):
+                    item = next(made, end)
+                if item is end:
+                    return
+                yield item
+
+        setattr(owner, method, timed)
+
     def take(self) -> dict[str, tuple[float, float]]:
         """(wall, CPU) seconds by phase since the last call."""
         totals, self._totals = self._totals, {}

@@ -124,7 +124,7 @@ def test_every_second_of_an_update_is_counted_where_it_is_spent(
     decoder.register_forward_hook(lambda *_: spend(1.0))
     decoder.layers[0].register_full_backward_hook(lambda *_: spend(4.0))
     learner.optimizer.register_step_post_hook(lambda *_: spend(8.0))
-    for name, seconds in (("policy_loss", 2.0), ("pack_groups", 16.0)):
+    for name, seconds in (("policy_loss", 2.0), ("pack", 16.0)):
         plain = getattr(learner_module, name)
 
         def slow(*args: Any, plain: Any = plain, seconds: float = seconds, **kwargs: Any) -> Any:
