@@ -44,12 +44,13 @@ def draw_plots(runs: Sequence[Run], folder: Path) -> list[tuple[str, Path]]:
         for name, caption, draw in _PLOTS:
             figure = draw(runs)
             if figure is not None:
-                _save(figure, folder / f"{name}.png")
+                save_figure(figure, folder / f"{name}.png")
                 drawn.append((caption, folder / f"{name}.png"))
     return drawn
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG file, complete or absent."""
     from rl.files import atomic_file
 
     with atomic_file(path) as temporary:

@@ -2,6 +2,8 @@
 
 Both get the same model, the same prompts and responses of a forced length, and do one training step each in turn:
 generate, reward, update, weight sync. The peer runs at the best settings found for it on CPU.
+
+With --profile: where the time of Tandem's own step goes, against what the machine can do.
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ from recipes.cli import run_recipe
 
 def main(config: BenchmarkConfig) -> None:
     """Measure every shape, print the tables, write the JSON."""
-    _check_peer(config.peer)
-    _check_output(config.json_path)
-    from recipes.benchmark.table import remarks, shape_table
+    if not config.profile:
+        _check_peer(config.peer)
+    check_output("json", config.json_path)
+    check_output("plot", config.plot_path)
+    from recipes.benchmark.table import remarks
     from recipes.console import console, say
     from recipes.models import ModelConfig, resolve_model
     from rl.files import atomic_write_json
@@ -28,16 +32,36 @@ def main(config: BenchmarkConfig) -> None:
     report = _head(config, model)
     report["shapes"] = _measure(config, model, report["threads"])
     for figures in report["shapes"]:
-        console.print(shape_table(figures, config.peer))
+        console.print(_table(config, figures))
+    if config.profile:
+        from recipes.benchmark.profile import profile_lines
+
+        for line in profile_lines(report):
+            say(line)
     for line in remarks(report):
         say(line)
+    if config.plot_path is not None:
+        from recipes.benchmark.profile_chart import draw_profiles
+
+        draw_profiles(report, config.plot_path)
+        say(f"drawn in {config.plot_path}")
     if config.json_path is not None:
         atomic_write_json(config.json_path, report)
         say(f"written to {config.json_path}")
 
 
+def _table(config: BenchmarkConfig, figures: dict[str, Any]) -> Any:
+    if not config.profile:
+        from recipes.benchmark.table import shape_table
+
+        return shape_table(figures, config.peer)
+    from recipes.benchmark.profile import profile_table
+
+    return profile_table(figures)
+
+
 def _measure(config: BenchmarkConfig, model: Path, threads: int) -> list[dict[str, Any]]:
-    from recipes.benchmark.measure import libraries, measure_shape
+    from recipes.benchmark.measure import libraries, measure_profile, measure_shape
     from recipes.benchmark.table import NAMES
     from recipes.console import StepBar
 
@@ -59,7 +83,7 @@ def _measure(config: BenchmarkConfig, model: Path, threads: int) -> list[dict[st
                     )
 
             measured.append(
-                measure_shape(
+                (measure_profile if config.profile else measure_shape)(
                     config, shape, model=str(model), threads=threads, max_model_len=max_model_len, progress=progress
                 )
             )
@@ -68,11 +92,11 @@ def _measure(config: BenchmarkConfig, model: Path, threads: int) -> list[dict[st
 
 def _head(config: BenchmarkConfig, model: Path) -> dict[str, Any]:
     """Everything that is the same for all shapes."""
-    from rl.provenance import provenance
+    from recipes.benchmark.measure import libraries
 
-    origin = provenance()
     return {
-        "peer": config.peer,
+        "peer": "none" if config.profile else config.peer,
+        "profiled": libraries(config)[0] if config.profile else None,
         "model": model.name,
         "prompts": config.prompts,
         "group_size": config.group_size,
@@ -84,12 +108,19 @@ def _head(config: BenchmarkConfig, model: Path) -> dict[str, Any]:
         "reference_tokens": config.reference_tokens,
         "images": config.images,
         "image_side": config.image_side,
+        **machine_facts(),
+    }
+
+
+def machine_facts() -> dict[str, Any]:
+    """Where, when and with which versions figures are taken."""
+    from rl.provenance import provenance
+
+    origin = provenance()
+    return {
         "machine": {"cpu": _cpu_name(), "cores": origin["cpus_usable"], "platform": origin["platform"]},
         "load_average_before": os.getloadavg()[0],
-        "started": origin["started"],
-        "python": origin["python"],
-        "versions": origin["versions"],
-        "git": origin["git"],
+        **{name: origin[name] for name in ("started", "python", "versions", "git")},
     }
 
 
@@ -115,11 +146,11 @@ def _check_peer(peer: str) -> None:
         )
 
 
-def _check_output(path: Path | None) -> None:
+def check_output(option: str, path: Path | None) -> None:
     """Found out before the run, not after."""
     if path is not None and not path.parent.is_dir():
-        raise ValueError(f"--json {path}: there is no folder {path.parent}; make it first.")
+        raise ValueError(f"--{option} {path}: there is no folder {path.parent}; make it first.")
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_recipe(main, BenchmarkConfig, doc=__doc__, aliases={"json": "json_path"}))
+    raise SystemExit(run_recipe(main, BenchmarkConfig, doc=__doc__, aliases={"json": "json_path", "plot": "plot_path"}))

@@ -63,6 +63,13 @@ class BenchmarkConfig(BaseModel):
     """Whether vLLM compiles nothing, on both sides. Compiling takes a minute at the start and needs g++."""
     peer_micro_batch: int = Field(4, ge=1)
     """Most responses per forward pass of the peer (one that divides a step's is taken); larger ones were slower."""
+    profile: bool = False
+    """Look at Tandem alone, phase by phase: time, tokens, arithmetic, memory traffic, and the share of what the machine
+    can do. No other library runs; peer probability or repeated says which step is looked at."""
+    save_every: int = Field(50, ge=1)
+    """With --profile: steps over which the time of one checkpoint is spread."""
+    plot_path: Path | None = None
+    """With --profile: PNG file for a chart of the phases; null = none."""
     json_path: Path | None = None
     """File for the figures; null = only the table."""
     timeout_s: float = Field(900.0, gt=0)
@@ -70,11 +77,17 @@ class BenchmarkConfig(BaseModel):
 
     @model_validator(mode="after")
     def _images_need_tandem(self) -> Self:
-        if self.images and self.peer not in ("repeated", "none"):
+        if self.images and not self.profile and self.peer not in ("repeated", "none"):
             raise ValueError(
                 f"images is {self.images} and peer {self.peer!r}, which is measured on text alone: set peer to "
                 "repeated or none"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _plot_needs_profile(self) -> Self:
+        if self.plot_path is not None and not self.profile:
+            raise ValueError(f"plot_path is {self.plot_path}, and only a profile is drawn: add --profile")
         return self
 
 
@@ -96,6 +109,7 @@ class Job:
     reference_tokens: int
     images: int = 0
     image_side: int = 448
+    profile: bool = False
     work_dir: str
     """A folder that the parent removes afterwards."""
 

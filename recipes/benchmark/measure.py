@@ -11,6 +11,7 @@ import psutil
 
 from recipes.benchmark.config import BenchmarkConfig, Job, Shape
 from recipes.benchmark.processes import Child
+from recipes.benchmark.profile import profile_figures
 from recipes.benchmark.summary import check_equal_work, summarise
 
 Progress = Callable[[str, str, dict[str, Any] | None], None]
@@ -25,6 +26,29 @@ def measure_shape(
     Raises:
         ValueError: A child died, or the libraries did not do the same work.
     """
+    counted, facts = _measure(config, shape, model, threads, max_model_len, progress)
+    return {**summarise(shape, counted["tandem"], counted.get(config.peer)), "processes": facts}
+
+
+def measure_profile(
+    config: BenchmarkConfig, shape: Shape, *, model: str, threads: int, max_model_len: int, progress: Progress
+) -> dict[str, Any]:
+    """The figures of one shape by phase, from a fresh process.
+
+    Raises:
+        ValueError: The child died, or did other work than it was asked for.
+    """
+    counted, facts = _measure(config, shape, model, threads, max_model_len, progress)
+    (records,) = counted.values()
+    (fact,) = facts.values()
+    profile = profile_figures(records, fact["machine"], config.save_every, fact["threads"])
+    return {**summarise(shape, records, None), "processes": facts, "profile": profile}
+
+
+def _measure(
+    config: BenchmarkConfig, shape: Shape, model: str, threads: int, max_model_len: int, progress: Progress
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
+    """The records of the counted steps by library, and what each says about itself."""
     with ExitStack() as stack:
         job = Job(
             model=model,
@@ -41,6 +65,7 @@ def measure_shape(
             reference_tokens=config.reference_tokens,
             images=config.images,
             image_side=config.image_side,
+            profile=config.profile,
             work_dir=stack.enter_context(tempfile.TemporaryDirectory(prefix="tandem-benchmark-")),
         )
         children = [stack.enter_context(Child(name, job, config.timeout_s)) for name in libraries(config)]
@@ -54,8 +79,8 @@ def measure_shape(
             records[child.library].append(record := _step(child))
             progress(child.library, "done", record)
     counted = {name: steps[config.warmup :] for name, steps in records.items()}
-    check_equal_work(counted, (_prompt_tokens(job, counted["tandem"]), job.batch * shape.response))
-    return {**summarise(shape, counted["tandem"], counted.get(config.peer)), "processes": facts}
+    check_equal_work(counted, (_prompt_tokens(job, next(iter(counted.values()))), job.batch * shape.response))
+    return counted, facts
 
 
 def _prompt_tokens(job: Job, records: list[dict[str, Any]]) -> int:
@@ -65,6 +90,8 @@ def _prompt_tokens(job: Job, records: list[dict[str, Any]]) -> int:
 
 def libraries(config: BenchmarkConfig) -> list[str]:
     """Names of the children."""
+    if config.profile:
+        return [config.peer if config.peer in ("probability", "repeated") else "tandem"]
     return ["tandem"] if config.peer == "none" else ["tandem", config.peer]
 
 

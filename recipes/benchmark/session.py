@@ -25,7 +25,12 @@ PHASES = ("generate", "reward", "learn", "sync", "other")
 class PhaseClock:
     """Wall and CPU seconds by phase; what happens in a phase inside another counts for the inner one alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: Callable[[], tuple[float, float]] | None = None) -> None:
+        """Args:
+        read: gives (wall, CPU) seconds; None = the CPU seconds of this process and all below it, which cost
+            milliseconds to find out.
+        """
+        self._read = read or (lambda: (time.perf_counter(), cpu_seconds()))
         self._open: list[str] = []
         self._totals: dict[str, tuple[float, float]] = {}
         self._last = (0.0, 0.0)
@@ -41,14 +46,39 @@ class PhaseClock:
             self._turn()
             self._open.pop()
 
-    def wrap(self, owner: Any, method: str, name: str) -> None:
-        """Count every call of ``owner.method`` under ``name``."""
+    @property
+    def inside(self) -> str | None:
+        """The innermost open phase."""
+        return self._open[-1] if self._open else None
+
+    def wrap(self, owner: Any, method: str, name: str, *, only_in: str | None = None) -> None:
+        """Count every call of ``owner.method`` under ``name``, or those alone that are made right inside the phase
+        ``only_in``.
+        """
         call: Callable[..., Any] = getattr(owner, method)
 
         @wraps(call)
         def timed(*args: Any, **kwargs: Any) -> Any:
+            if only_in is not None and self.inside != only_in:
+                return call(*args, **kwargs)
             with self.phase(name):
                 return call(*args, **kwargs)
+
+        setattr(owner, method, timed)
+
+    def wrap_iterator(self, owner: Any, method: str, name: str) -> None:
+        """Count under ``name`` what the iterators that ``owner.method`` returns take to make their items."""
+        call: Callable[..., Iterator[Any]] = getattr(owner, method)
+
+        @wraps(call)
+        def timed(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            made, end = call(*args, **kwargs), object()
+            while True:
+                with self.phase(name):
+                    item = next(made, end)
+                if item is end:
+                    return
+                yield item
 
         setattr(owner, method, timed)
 
@@ -58,7 +88,7 @@ class PhaseClock:
         return totals
 
     def _turn(self) -> None:
-        now = (time.perf_counter(), cpu_seconds())
+        now = self._read()
         if self._open:
             wall, cpu = self._totals.get(self._open[-1], (0.0, 0.0))
             self._totals[self._open[-1]] = (wall + now[0] - self._last[0], cpu + now[1] - self._last[1])
@@ -129,11 +159,14 @@ class Session:
         self._start = (time.perf_counter(), cpu_seconds())
         return True
 
-    def report(self, phases: Mapping[str, tuple[float, float]] | None = None) -> None:
+    def report(
+        self, phases: Mapping[str, tuple[float, float]] | None = None, more: Mapping[str, Any] | None = None
+    ) -> None:
         """Stop the step's clock and tell the parent.
 
         Args:
             phases: (wall, CPU) seconds by phase; None = those of ``clock``.
+            more: what else the record is to say, JSON-able.
         """
         seconds, cpu = time.perf_counter() - self._start[0], cpu_seconds() - self._start[1]
         self._send(
@@ -144,6 +177,7 @@ class Session:
                 "phases": with_other(phases or self.clock.take(), seconds, cpu),
                 "tokens": self.tokens.to_dict(),
                 "memory_gib": peak_memory_gib(),
+                **(more or {}),
             }
         )
 

@@ -15,6 +15,7 @@ from base_model.checkpoints import load_processor
 from base_model.packed_lm import PackedCausalLM, load_packed
 from base_model.packing import PackedBatch
 from recipes.benchmark.config import Job
+from recipes.benchmark.profile_child import StepProfile, machine_peaks
 from recipes.benchmark.repeated import RepeatedLearner
 from recipes.benchmark.session import PHASES, Session, TokenCount
 from recipes.benchmark.workload import make_image, make_prompts
@@ -116,9 +117,11 @@ def run(session: Session, job: Job, library: str = "tandem") -> None:
     rewards = build(["recipes.benchmark.workload:even_share", *(["probability"] if library == "probability" else [])])
     kind = RepeatedLearner if library == "repeated" else Learner
     with directory, rewards, VLLMEngine(job.model, config) as engine:
-        trainer = _trainer(session, job, directory, rewards, engine, kind)
+        trainer = _trainer(session, job, directory, rewards, engine, kind, config.max_num_seqs)
         engine.wait_ready()
-        session.ready(threads=torch.get_num_threads(), precision=str(trainer.learner.dtype).removeprefix("torch."))
+        peaks = {"machine": machine_peaks(trainer.learner.device)} if job.profile else {}
+        precision = str(trainer.learner.dtype).removeprefix("torch.")
+        session.ready(threads=torch.get_num_threads(), precision=precision, **peaks)
         if session.next_step():
             try:
                 trainer.train()
@@ -127,22 +130,33 @@ def run(session: Session, job: Job, library: str = "tandem") -> None:
 
 
 def _trainer(
-    session: Session, job: Job, run: RunDirectory, rewards: Any, engine: VLLMEngine, learner: type[Learner]
+    session: Session,
+    job: Job,
+    run: RunDirectory,
+    rewards: Any,
+    engine: VLLMEngine,
+    learner: type[Learner],
+    sequences: int,
 ) -> Trainer:
     packed = load_packed(job.model)
     count_work(session.tokens, packed)
     processor = load_processor(job.model)
-    # One step more than is asked for: the last one would write a checkpoint, which is not part of a step.
-    steps = job.total_steps + 1
-    return Trainer(
+    # One step more than is asked for: the last one would write a checkpoint, which is no part of a step, unless that
+    # is to be measured as well.
+    steps = job.total_steps + (not job.profile)
+    profiles: list[StepProfile] = []
+    trainer = Trainer(
         config=TrainerConfig(steps=steps, prompts_per_step=job.prompts, save_every=0),
         environment=_environment(job, steps, rewards, processor),
         engine=_Noting(session, engine),
         learner=learner(packed, LearnerConfig(precision=job.precision), total_steps=steps),
         run=run,
         tokenizer=processor,
-        on_step=lambda _step, metrics: _on_step(session, metrics),
+        on_step=lambda _step, metrics: _on_step(session, metrics, profiles),
     )
+    if job.profile:
+        profiles.append(StepProfile(trainer, sequences))
+    return trainer
 
 
 def _environment(job: Job, steps: int, rewards: Any, processor: Any) -> FixedLengths:
@@ -210,8 +224,9 @@ def _count(count: TokenCount, batch: PackedBatch) -> None:
     )
 
 
-def _on_step(session: Session, metrics: Mapping[str, float]) -> None:
+def _on_step(session: Session, metrics: Mapping[str, float], profiles: Sequence[StepProfile]) -> None:
     named = [name for name in PHASES if f"time/{name}" in metrics]
-    session.report({name: (metrics[f"time/{name}"], metrics[f"time/{name}_cpu"]) for name in named})
+    phases = {name: (metrics[f"time/{name}"], metrics[f"time/{name}_cpu"]) for name in named}
+    session.report(phases, profiles[0].take(metrics) if profiles else None)
     if not session.next_step():
         raise _EnoughError

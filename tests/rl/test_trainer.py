@@ -158,3 +158,41 @@ def test_filtered_prompts_are_replaced_in_the_same_mode(tmp_path: Path, engine: 
     total = json.loads((tmp_path / "run/ledger.json").read_text())["total"]
     assert total["generated"] > sum(r["response_tokens"] for r in rollouts)  # filtered responses were paid for too
     assert total["responses"] == 4 * sum(m["groups/generated"] for m in metrics)
+
+
+class CountingEngine:
+    """The engine, with its calls counted."""
+
+    def __init__(self, engine: VLLMEngine) -> None:
+        self._engine = engine
+        self.requests: list[int] = []
+        self.synced: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def generate(self, requests: Any, *rest: Any, **more: Any) -> Any:
+        self.requests.append(len(requests))
+        return self._engine.generate(requests, *rest, **more)
+
+    def load_weights(self, named_tensors: Any, version: int) -> None:
+        tensors = list(named_tensors)
+        self.synced.append(sum(tensor.nbytes for _, tensor in tensors))
+        self._engine.load_weights(tensors, version)
+
+
+def test_a_step_calls_the_engine_once_and_sends_every_weight_once(
+    tmp_path: Path, engine: VLLMEngine, model_path: Path
+) -> None:
+    counting: Any = CountingEngine(engine)
+    trainer = make_trainer(tmp_path / "run", counting, model_path, steps=2, check_prompts=2)
+    trainer.train()
+    assert counting.requests == [2, 4 * 4, 4 * 4]  # the check before the first step, then all of a step together
+    weights = sum(weight.nbytes for weight in trainer.learner.model.parameters())  # a tied head is one of them
+    assert counting.synced == [weights] * 3
+
+
+def test_a_step_without_signal_sends_no_weights(tmp_path: Path, engine: VLLMEngine, model_path: Path) -> None:
+    counting: Any = CountingEngine(engine)
+    make_trainer(tmp_path / "run", counting, model_path, reward_name="never_differs", steps=2).train()
+    assert len(counting.synced) == 1  # before the first step

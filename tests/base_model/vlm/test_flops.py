@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from base_model import packed_attention
 from base_model.example_packing import pack_examples
-from base_model.flops import FlopCount, measure_peak
+from base_model.flops import FlopCount, measure_bandwidth, measure_peak
 from base_model.packed_lm import PackedCausalLM
 from base_model.trainable import set_trainable
 from base_model.training_settings import PARTS, PartName
@@ -27,6 +27,10 @@ def test_the_count_is_that_of_a_real_step(trained: list[PartName]) -> None:
         loss, _ = PackedCausalLM(model)(batch, lambda logprobs, _: -logprobs.sum())
         loss.backward()
     assert FlopCount(model, trained).count(batch) == pytest.approx(counter.get_total_flops(), rel=0.03)
+
+
+def test_copies_are_plausibly_fast() -> None:
+    assert 1e8 < measure_bandwidth(torch.device("cpu"), seconds=0.05) < 1e13
 
 
 def test_the_peak_is_a_plausible_speed() -> None:
