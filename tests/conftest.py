@@ -1,15 +1,24 @@
-"""A disk that really fills up: a small tmpfs in a mount namespace of its own, which vanishes with the process."""
+"""What all tests share: accelerate begins anew for each file, and a disk that really fills up (a small tmpfs in a mount
+namespace of its own, which vanishes with the process)."""
 
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 RunOnSmallDisk = Callable[..., str]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _accelerate_begins_anew() -> Iterator[None]:
+    """accelerate keeps its precision for the whole process: one file's trainer would refuse the next file's."""
+    yield
+    if state := sys.modules.get("accelerate.state"):
+        state.AcceleratorState._reset_state()
 
 
 @pytest.fixture

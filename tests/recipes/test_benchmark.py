@@ -270,8 +270,8 @@ def test_interrupt_leaves_no_process(tmp_path: Path, stop: signal.Signals) -> No
     assert len(family) >= 2, "the trainer's process and its engine"
     process.send_signal(stop)
     expected = 130 if stop is signal.SIGINT else -signal.SIGKILL
-    assert process.wait(timeout=20) == expected
-    _, alive = psutil.wait_procs(family, timeout=10)
+    assert process.wait(timeout=60) == expected
+    _, alive = psutil.wait_procs(family, timeout=30)
     assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
 
 
