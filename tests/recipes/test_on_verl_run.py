@@ -20,14 +20,14 @@ from tests.recipes.runs import ROOT, grpo_config, records
 from tests.tiny import make_tiny_model
 from tests.verl_cpu import OVERRIDES, environment
 
-pytestmark = [pytest.mark.verl, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.verl, pytest.mark.timeout(3600)]
 STEPS, PROMPTS, GROUP = 5, 4, 4
 
 
 def finish(*arguments: str) -> str:
     """Output of a whole run, which must succeed."""
     command = [sys.executable, "-m", "recipes.hybrid_grpo", *arguments]
-    options: dict[str, Any] = {"cwd": ROOT, "env": environment(), "text": True, "timeout": 850}
+    options: dict[str, Any] = {"cwd": ROOT, "env": environment(), "text": True, "timeout": 1700}
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
     assert done.returncode == 0, done.stdout[-8000:]
     return done.stdout
@@ -42,7 +42,7 @@ def verl_config(folder: Path, model: Path, **changes: Any) -> Path:
         rewards=[f"{ROOT}/tests/recipes/letters.py:letters", {"name": "format", "weight": 0.5}],
         learner={"learning_rate": 1e-3, "precision": "float32", "updates_per_step": 2},
         trainer={"steps": STEPS, "prompts_per_step": PROMPTS, "save_every": 3, "keep_last": 1},
-        verl={"gpus_per_node": 1, "overrides": OVERRIDES, "timeout_s": 400},
+        verl={"gpus_per_node": 1, "overrides": OVERRIDES, "timeout_s": 1500},
         engine__dtype="float32",
         engine__gpu_memory_utilization=0.1,
         **changes,
