@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -61,8 +62,9 @@ def draw(scene: Mapping[str, Any]) -> Drawing:
 
 def ask(scene: Mapping[str, Any], rng: Random) -> Question:
     """Counts, what is at a place, where something is, existence, comparisons, the most frequent colour, captions."""
-    makers = [_count, _count, _count, _at, _at, _at, _check, _where, _exists, _filled, _objects, _more, _most, _most]
-    makers += [_caption, _caption]
+    filled = partial(_filled, PLACES[scene["cells"]])
+    makers: list[Callable[[Sequence[Thing], Random], Question | None]] = [_count] * 3 + [_at] * 3 + [_check, _where]
+    makers += [_exists, filled, _objects, _more, _most, _most, _caption, _caption]
     question = None
     while question is None:
         question = rng.choice(makers)(scene["objects"], rng)
@@ -201,11 +203,10 @@ def exists(things: Sequence[Thing], rng: Random, listing: Listing, medium: str =
     )
 
 
-def _filled(things: Sequence[Thing], rng: Random) -> Question | None:
+def _filled(places: Sequence[str], things: Sequence[Thing], rng: Random) -> Question | None:
     """Whether there is an object at a place; none is asked about a full grid, which has no empty one."""
     here = {thing["place"]: thing for thing in things}
-    cells = next(side for side, places in PLACES.items() if set(here) <= set(places))
-    empty = [place for place in PLACES[cells] if place not in here]
+    empty = [place for place in places if place not in here]
     if not empty:
         return None
     place = rng.choice(list(here) if rng.random() < 0.5 else empty)
