@@ -282,3 +282,18 @@ def test_grids_have_the_cells_and_colours_asked_for() -> None:
         assert item.scene["cells"] == 2
         assert len({thing["colour"] for thing in item.scene["objects"]}) <= 2
         assert 2 <= len(item.regions) <= 4
+
+
+def test_held_out_rows_of_plain_grids_are_balanced_though_no_row_comes_twice() -> None:
+    """Enough contents for both answers: with few, the answer with more different questions would prevail."""
+    asked = ("exists", "count", "filled")
+    source = RenderSource(
+        mixture={"grid": 1}, side=(112, 112), cells=(2,), shapes=("square",), asked=asked, short_share=1.0
+    )
+    answers: dict[str, list[str]] = {}
+    for row in islice(source.rows("eval", 0, 1600), 1600):
+        answers.setdefault(row.values["asked"], []).append(row.values["reference"])
+    most = {name: max(map(given.count, given)) / len(given) for name, given in answers.items()}
+    assert most["exists"] < 0.57, most
+    assert most["filled"] < 0.57, most
+    assert most["count"] < 0.42, most
