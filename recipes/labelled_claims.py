@@ -8,39 +8,23 @@ Rows have `image` or `images`, `video` or `videos`, or none; other columns are i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from recipes.render.captions import caption
 from recipes.render.claim_truth import SceneFacts
-from recipes.render.clip import DIRECTIONS
 from recipes.render.records import Item, random_of
-from recipes.render.shapes import COLOURS, SHAPES
-from recipes.render.source import KINDS, RenderSource
+from recipes.render.source import RenderSource
+from recipes.render.told import told_claims, with_error
 from recipes.row_media import media_handle, media_list
 from recipes.sources import RawRow, read_file
 from rl.claim_splitter import split_claims
 from rl.claims import Claim, ClaimKind
 from rl.clauses import claim_kind, lower_first
 from rl.labeler import Media
-
-SWAPS = (
-    tuple(COLOURS),
-    SHAPES,
-    ("left of", "right of"),
-    ("above", "below"),
-    ("appears", "vanishes"),
-    ("before", "after"),
-    tuple(f"moves {way}" for way in DIRECTIONS.values()),
-)
-"""Words that a wrong claim has one of in another's place."""
-_COUNT = re.compile(r"(?<![\d.])\d+(?= [a-z])(?! seconds?\b)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,20 +138,10 @@ def rendered_responses(config: RenderedClaims) -> Iterator[LabelledResponse]:
             if item.times is None
             else Media(videos=({"frames": list(item.images), "times": list(item.times)},))
         )
-        told = _told(item, config.seed)
+        told = told_claims(item, config.seed)
         yield _checked(item, told, media)
         rng = random_of("wrong claims", config.seed, config.split, index)
-        yield _checked(item, [_changed(text, rng) if rng.random() < 0.5 else text for text in told], media)
-
-
-def _told(item: Item, seed: int) -> list[str]:
-    """True sentences: the caption, and answers to a few questions."""
-    texts = [caption(item)]
-    for number in range(3):
-        question = KINDS[item.kind].ask(item.scene, random_of("told", seed, item.index, number))
-        texts.append(question.sentence or (question.answer if question.kind == "caption" else ""))
-    claims = [claim.text for text in texts for claim in split_claims(text).claims]
-    return list(dict.fromkeys(claims))
+        yield _checked(item, [with_error(text, rng) if rng.random() < 0.5 else text for text in told], media)
 
 
 def _checked(item: Item, told: list[str], media: Media) -> LabelledResponse:
@@ -187,21 +161,3 @@ def _checked(item: Item, told: list[str], media: Media) -> LabelledResponse:
         if truth is not None
     )
     return LabelledResponse(text=text, claims=claims, media=media)
-
-
-def _changed(text: str, rng: Random) -> str:
-    """The sentence with one colour, shape, relation, direction, event or number in another's place."""
-    places = [
-        (found.start(), found.end(), [word for word in words if word != found[0]])
-        for words in SWAPS
-        for found in re.finditer(rf"\b(?:{'|'.join(words)})(?![a-z])", text)
-    ]
-    for found in _COUNT.finditer(text):
-        count = int(found[0])
-        places.append((found.start(), found.end(), [str(other) for other in (count - 1, count + 1) if other > 1]))
-    places = [place for place in places if place[2]]
-    if not places:
-        return text
-    start, end, words = rng.choice(places)
-    changed = text[:start] + rng.choice(words) + text[end:]
-    return re.sub(r"\b([Aa])n? (?=(\w))", lambda m: f"{m[1]}{'n' if m[2] in 'aeiou' else ''} ", changed)

@@ -5,6 +5,8 @@ The tokenizer is trained on the rendered data's texts, or comes with the languag
 
     python -m recipes.new_model --size tiny --out models/tiny
     python -m recipes.new_model --size smollm2-135m --llm smollm2-135m-instruct --out models/smollm2-vlm
+
+`--tower` takes a trained vision tower from another model of this layout.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from recipes.render import RenderSource
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from base_model.vlm.modeling import MiniCPMV
 
 
 class TokenizerTexts(BaseModel):
@@ -52,6 +56,9 @@ class NewModelConfig(BaseModel):
     llm: str | None = None
     """Trained language model to start from, with its tokenizer: checkpoint folder, run directory, hub name or
     smollm2-135m-instruct; null = fresh weights."""
+    tower: str | None = None
+    """Vision-language model of this layout whose trained vision tower is taken, with its size and image scale:
+    checkpoint folder or run directory; null = fresh weights."""
     tokenizer: str | None = None
     """Model whose tokenizer is taken; null = that of `llm`, or else a new one is trained on `texts`."""
     texts: TokenizerTexts = TokenizerTexts()
@@ -75,7 +82,11 @@ def main(config: NewModelConfig) -> None:
 
     llm = _language_model(config)
     tokenizer = _tokenizer(config)
-    model, processor = build(config.size, tokenizer, llm=llm, seed=config.seed, **config.changes)
+    seeing = _vision_model(config)
+    changes = config.changes if seeing is None else _scale(seeing) | config.changes
+    model, processor = build(config.size, tokenizer, llm=llm, seed=config.seed, **changes)
+    if seeing is not None:
+        model.vpm.load_state_dict(seeing.vpm.state_dict())
     write_model(model, processor, config.out)
     for name, part in parts(model).items():
         say(f"  {name}: {part.parameters:,} parameters")
@@ -109,6 +120,29 @@ def _language_model(config: NewModelConfig) -> PreTrainedModel | None:
     return AutoModelForCausalLM.from_pretrained(
         _folder(config.llm), dtype=torch.float32, use_safetensors=True, local_files_only=True
     )
+
+
+def _vision_model(config: NewModelConfig) -> MiniCPMV | None:
+    """The model whose tower is taken. Raises ValueError for another layout, or changes of the tower."""
+    if config.tower is None:
+        return None
+    from transformers import AutoConfig
+
+    from base_model.vlm.configuration import MiniCPMVConfig
+    from base_model.vlm.modeling import MiniCPMV
+
+    folder = _folder(config.tower)
+    kind = AutoConfig.from_pretrained(folder, local_files_only=True)
+    if not isinstance(kind, MiniCPMVConfig):
+        raise ValueError(f"tower: {folder} is of kind {kind.model_type!r}, without a vision tower of this layout")
+    if "vision_config" in config.changes:
+        raise ValueError(f"changes has a vision_config, but the tower comes from {config.tower}: leave one of them out")
+    return MiniCPMV.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+
+
+def _scale(seeing: MiniCPMV) -> dict[str, Any]:
+    """The tower's size, and the scale of the images that it has learned from."""
+    return {"vision_config": seeing.config.vision_config.to_dict(), "image_size": seeing.config.image_size}
 
 
 def _tokenizer(config: NewModelConfig) -> Any:

@@ -87,6 +87,13 @@ class ScoreConfig(BaseModel):
     """A claim is accepted iff p_yes > p_no + margin."""
     per_claim: bool = False
     """Divide the number of rejected claims by the number of claims."""
+    kinds: tuple[ClaimKind, ...] | None = None
+    """Kinds of claims that count (presence, count, colour, relation, action, other); null = all. Leave out those that
+    `recipes.claim_check` shows the labeler to be unable to judge: they are noise in the score."""
+
+    def counts(self, claim: Claim) -> bool:
+        """Whether the verdict on a claim is part of the score."""
+        return self.kinds is None or claim.kind in self.kinds
 
 
 def judge(claim: Claim, p_yes: float, p_no: float, config: ScoreConfig) -> Verdict:
@@ -103,13 +110,14 @@ def response_score(verdicts: Sequence[Verdict], config: ScoreConfig) -> float | 
     """Minus the number of rejected claims, or minus their share.
 
     Returns:
-        None without claims (nothing was claimed, so nothing can be said about its truth), and where a claim has no
-        verdict.
+        None without claims that count (nothing was claimed, so nothing can be said about its truth), and where one of
+        them has no verdict.
     """
-    if not verdicts or any(verdict.accepted is None for verdict in verdicts):
+    counted = [verdict.accepted for verdict in verdicts if config.counts(verdict.claim)]
+    if not counted or None in counted:
         return None
-    rejected = sum(not verdict.accepted for verdict in verdicts)
-    return -rejected / len(verdicts) if config.per_claim else float(-rejected)
+    rejected = counted.count(False)
+    return -rejected / len(counted) if config.per_claim else float(-rejected)
 
 
 def verdict_record(verdict: Verdict) -> dict[str, Any]:

@@ -7,6 +7,7 @@ closed lists, so only plain declarative sentences are understood; nothing is gue
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rl.claims import ClaimKind
@@ -34,6 +35,7 @@ _LEAD = re.compile(
     r"|(?:in|on|at|to|behind|under|near|above|below|after|before|during|from|next) [^,]{1,80}(?=,)),? +",
     re.IGNORECASE,
 )
+_RELATIVE = ("that", "which", "who")
 _NOT_ATOMIC = re.compile(r"\b(?:each other|one another|together|both|same|different|side by side|apart)\b")
 
 
@@ -160,17 +162,22 @@ def verb_place(body: str, plural: bool = False) -> int | None:
         plural: Whether the subject is known to be plural, since more of it stands elsewhere.
     """
     words = [word.group().lower() for word in _WORD.finditer(body)]
-    for at, word in enumerate(words):
-        before = words[:at]
-        if word in AUXILIARIES:
-            return at
-        whole = bool(before) and not (at == 1 and is_determiner(before[0])) and before[-1] not in ("of", "the", "a")
-        if word in THIRD or word in PAST:
-            if whole or (at == 0 and word not in NOUNS_TOO):
-                return at
-        elif word in FORMS and word not in NOUNS_TOO and whole and (plural or is_plural(" ".join(before))):
-            return at
-    return None
+    found = (at for at in range(len(words)) if _is_verb(words, at, plural))
+    first = next(found, None)
+    if first is not None and first > 1 and words[first - 1] in _RELATIVE:  # `the object that appears last is black`
+        return next(found, first)
+    return first
+
+
+def _is_verb(words: Sequence[str], at: int, plural: bool) -> bool:
+    """Whether word `at` can be the finite verb of what stands before it."""
+    word, before = words[at], words[:at]
+    if word in AUXILIARIES:
+        return True
+    whole = bool(before) and not (at == 1 and is_determiner(before[0])) and before[-1] not in ("of", "the", "a")
+    if word in THIRD or word in PAST:
+        return whole or (at == 0 and word not in NOUNS_TOO)
+    return word in FORMS and word not in NOUNS_TOO and whole and (plural or is_plural(" ".join(before)))
 
 
 def is_determiner(word: str) -> bool:

@@ -3,8 +3,8 @@
     I see: top left red circle, top right blue square.
     One after another: bottom red star, top left blue star.
 
-Of each object its colour is asked about ("Is the top left object red?"), or where no colour is told, whether it is
-there. Of objects that appear one after another, the order of neighbours is asked about as well.
+Of each object it is asked whether there is one at that place, and what its colour is ("Is the top left object red?").
+Of objects that appear one after another, the order of neighbours is asked about as well.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def listed_claims(sentence: str) -> list[Claim | Dropped] | None:
     Example::
 
         [claim.text for claim in listed_claims("I see: top left red circle, middle star.")]
-        # ["The top left object is red.", "top left red circle" dropped, "There is a star in the middle."]
+        # ["There is an object at the top left.", "The top left object is red.", "top left red circle" dropped,
+        #  "There is a star in the middle."]
     """
     listing = _LISTING.match(sentence.strip())
     if listing is None:
@@ -48,26 +49,27 @@ def listed_claims(sentence: str) -> list[Claim | Dropped] | None:
 def _item(item: str, place: str) -> list[Claim | Dropped]:
     rest = item[len(place) :].strip()
     colour, _, noun = rest.partition(" ")
-    if place and colour.lower() in COLOURS:
-        told = f"the {place} object"
-        claim = Claim(
-            text=f"The {place} object is {colour.lower()}.",
-            question=f"Is {told} {colour.lower()}?",
-            kind=ClaimKind.COLOUR,
-        )
-        unasked = noun and noun.lower() not in ("object", "one", "thing")
-        dropped = Dropped(text=item, reason="of a listed object its colour alone is asked about")
-        return [claim, dropped] if unasked else [claim]
-    what = rest or "object"
+    if not place or colour.lower() not in COLOURS:
+        return [_there(rest or "object", place)]
+    claim = Claim(
+        text=f"The {place} object is {colour.lower()}.",
+        question=f"Is the {place} object {colour.lower()}?",
+        kind=ClaimKind.COLOUR,
+    )
+    found: list[Claim | Dropped] = [_there("object", place), claim]
+    if noun and noun.lower() not in ("object", "one", "thing"):
+        found.append(Dropped(text=item, reason="of a listed object its place and colour alone are asked about"))
+    return found
+
+
+def _there(what: str, place: str) -> Claim:
     article = "an" if what[:1].lower() in "aeiou" else "a"
     where = "" if not place else " in the middle" if place == "middle" else f" at the {place}"
-    return [
-        Claim(
-            text=f"There is {article} {what}{where}.",
-            question=f"Is there {article} {what}{where}?",
-            kind=ClaimKind.PRESENCE,
-        )
-    ]
+    return Claim(
+        text=f"There is {article} {what}{where}.",
+        question=f"Is there {article} {what}{where}?",
+        kind=ClaimKind.PRESENCE,
+    )
 
 
 def _order(first: str, second: str) -> Claim:

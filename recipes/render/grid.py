@@ -8,6 +8,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
+from recipes.render.prompts import CAPTION_PROMPTS
 from recipes.render.records import Drawing, Kind, Look, Question, Region
 from recipes.render.shapes import COLOURS, GROUNDS, PLAIN_SHAPES, a, counted, named, paint
 from recipes.render.words import capital
@@ -279,8 +280,12 @@ def _most(things: Sequence[Thing], rng: Random) -> Question | None:
 
 def _caption(things: Sequence[Thing], rng: Random) -> Question:
     """All objects, each after its place."""
-    text = rng.choice(("Describe the picture.", "What is in the picture?", "List what you see, row by row."))
-    return Question(kind="caption", text=text, answer=inventory(things), steps=f"There are {len(things)} objects.")
+    return Question(
+        kind="caption",
+        text=rng.choice(CAPTION_PROMPTS),
+        answer=inventory(things),
+        steps=f"There are {len(things)} objects.",
+    )
 
 
 GRID = Kind(plan=plan_things, content=content, draw=draw, ask=ask)

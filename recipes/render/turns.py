@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 from recipes.render.grid import Thing, check, exists, phrase_at, plan_things, told
+from recipes.render.prompts import CLIP_PROMPTS
 from recipes.render.records import Drawing, Kind, Look, Question, Region
 from recipes.render.shapes import counted, named, paint
 from recipes.render.words import capital
@@ -151,8 +152,9 @@ def _how_many(things: Sequence[Thing], rng: Random) -> Question:
 
 
 def _caption(things: Sequence[Thing], rng: Random) -> Question:
-    text = rng.choice(("Describe the clip.", "What appears in the clip, one after another?"))
-    return Question(kind="caption", text=text, answer=story(things), steps=f"There are {len(things)} objects.")
+    return Question(
+        kind="caption", text=rng.choice(CLIP_PROMPTS), answer=story(things), steps=f"There are {len(things)} objects."
+    )
 
 
 TURNS = Kind(plan=plan, content=content, draw=draw, ask=ask)

@@ -138,14 +138,17 @@ def _judged(
     reason, detail = candidate.reason, candidate.detail
     score = None
     if reason is None and division is not None:
-        failed = [verdict for verdict in verdicts if verdict.accepted is None]
+        counted = [verdict for verdict in verdicts if config.score.counts(verdict.claim)]
+        failed = [verdict for verdict in counted if verdict.accepted is None]
         if division.problem is not None:
             reason, detail = "cannot be divided", division.problem
         elif not division.claims:
             reason, detail = "no claim", "nothing in it can be true or false"
+        elif not counted:
+            reason, detail = "no claim that counts", "its claims are of kinds that labeler.score.kinds leaves out"
         elif failed:
             reason = "no verdict"
-            detail = f"{len(failed)} of {len(verdicts)} claims have none; the first: {failed[0].problem}"
+            detail = f"{len(failed)} of {len(counted)} claims have none; the first: {failed[0].problem}"
         else:
             score = response_score(verdicts, config.score)
     return Judged(

@@ -21,11 +21,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from base_model.corruption_settings import CorruptionSettings
+from recipes.render.prompts import CAPTION_PROMPTS, CLIP_PROMPTS, READ_PROMPTS
 from recipes.render.records import Region, random_of
 from recipes.row_media import media_list, placed
 from recipes.samples.media import Opening, found, open_image, open_video
 from recipes.samples.pages import PageQuestions, page_sample, read_sample, transcript
-from recipes.samples.prompts import CAPTION_PROMPTS, CLIP_PROMPTS, READ_PROMPTS
 from recipes.samples.reader import Line, RowReader
 from recipes.samples.sample import Rejected, Sample, asked, turns
 from recipes.sources import Split

@@ -6,6 +6,7 @@ nothing trained on in one task is evaluated on in another.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from random import Random
 from typing import Any, Literal
 
@@ -13,17 +14,28 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from base_model.corruption_settings import CorruptionSettings
 from recipes.render.captions import caption
+from recipes.render.prompts import CAPTION_PROMPTS, CLIP_PROMPTS, READ_PROMPTS
 from recipes.render.records import Item, Region, random_of
 from recipes.render.source import KINDS, RenderSource, further_questions
+from recipes.render.told import careless_caption
 from recipes.samples.media import Opening
 from recipes.samples.pages import PAGE_KINDS, PageQuestions, page_sample, read_sample, transcript
-from recipes.samples.prompts import CAPTION_PROMPTS, CLIP_PROMPTS, READ_PROMPTS
 from recipes.samples.sample import Sample, asked, turns
+from recipes.samples.verdicts import VERDICT_KINDS, verdict_exchanges
 from recipes.sources import Split
 
-Task = Literal["qa", "caption", "ocr", "document", "text"]
+Task = Literal["qa", "caption", "ocr", "document", "text", "claims"]
 TEXT_KINDS = (*PAGE_KINDS, "grid", "turns")
 """Kinds that can be given as text instead of pixels."""
+_USABLE: dict[Task, Collection[str]] = {
+    "qa": KINDS,
+    "caption": KINDS,
+    "ocr": PAGE_KINDS,
+    "document": PAGE_KINDS,
+    "text": TEXT_KINDS,
+    "claims": VERDICT_KINDS,
+}
+"""Kinds that a task can use."""
 _ANOTHER = 2**40
 """Distance of the items that stand in for one another."""
 
@@ -38,13 +50,19 @@ class RenderedSamples(BaseModel):
     task: Task = "qa"
     """qa: a question, its answer and the reasoning that leads to it; caption: all that is shown in words; ocr: the
     text of a page or of one region; document: the original text of regions, some of them corrupted; text: pages,
-    and lists of a grid's objects, as text, without an image."""
+    and lists of a grid's objects, as text, without an image; claims: whether claims and whole responses are true, as a
+    labeler is asked (yes or no)."""
     render: RenderSource = RenderSource()
     """Mixture of kinds, sizes, scripts and forms of answers; ocr and document take the kinds with text alone (article,
-    table, receipt, formulas, series), text these and grids."""
+    table, receipt, formulas, series), text these and grids, claims those with objects (scene, grid, clip, turns)."""
     rounds: int = Field(1, ge=1, le=20)
-    """qa, text: most questions about one picture in a conversation, each number equally likely; all but the last are
-    answered at once. Several give many answers to learn from for each look at a picture."""
+    """qa, text, claims: most questions about one picture in a conversation, each number equally likely; all but the
+    last are answered at once. Several give many answers to learn from for each look at a picture."""
+    whole_share: float = Field(0.2, ge=0, le=1)
+    """claims: share of the questions that ask about a whole response, as the holistic judge does."""
+    careless: float = Field(0.0, ge=0, le=1)
+    """caption: share of the captions that are told with an error, as a careless annotator does: an object of a grid at
+    an empty place, a wrong word elsewhere. A model that learns from them hallucinates."""
     region_share: float = Field(0.5, ge=0, le=1)
     """ocr: share of the samples that read one region; the others read the whole page."""
     questions: PageQuestions = PageQuestions()
@@ -55,16 +73,17 @@ class RenderedSamples(BaseModel):
 
     @model_validator(mode="after")
     def _has_text(self) -> RenderedSamples:
-        if self.task in ("ocr", "document", "text") and not self._kinds():
+        if not self._kinds():
+            needs = "pictures or clips of objects" if self.task == "claims" else "pages with text"
             raise ValueError(
-                f"task {self.task!r} needs pages with text, and the mixture has none: give one of "
-                f"{', '.join(PAGE_KINDS)} a weight"
+                f"task {self.task!r} needs {needs}, and the mixture has none: give one of "
+                f"{', '.join(_USABLE[self.task])} a weight"
             )
         return self
 
     def _kinds(self) -> dict[str, float]:
         """The kinds that the task can use, with their weights."""
-        usable = KINDS if self.task in ("qa", "caption") else TEXT_KINDS if self.task == "text" else PAGE_KINDS
+        usable = _USABLE[self.task]
         return {kind: weight for kind, weight in self.render.mixture.items() if weight and kind in usable}
 
     def describe(self) -> str:
@@ -92,6 +111,7 @@ class OpenRendered:
         item = self._source.item(self.opening.split, self.opening.seed, index)
         rng = random_of("rendered sample", self.config.task, self.opening.seed, self.opening.split, index)
         maker = {"qa": self._qa, "caption": self._caption, "ocr": self._ocr, "document": self._document}
+        maker["claims"] = self._claims
         return maker.get(self.config.task, self._text)(item, rng)
 
     def take_duplicates(self) -> int:
@@ -108,10 +128,17 @@ class OpenRendered:
         return {"videos": (open_video({"frames": item.images, "times": item.times}, settings),)}
 
     def _qa(self, item: Item, rng: Random) -> Sample:
-        media = item.messages[0]["content"][0]
-        opening, *rest = _conversation(self._exchanges(item, rng), item.solution)
-        opening = opening | {"content": [media, {"type": "text", "text": opening["content"]}]}
-        return Sample(messages=(opening, *rest), **self._media(item), task="qa", place=_place(item))
+        return self._asked(item, _conversation(self._exchanges(item, rng), item.solution))
+
+    def _claims(self, item: Item, rng: Random) -> Sample:
+        number = rng.randint(1, self.config.rounds)
+        return self._asked(item, _conversation(verdict_exchanges(item, rng, number, self.config.whole_share), ""))
+
+    def _asked(self, item: Item, messages: list[dict[str, Any]]) -> Sample:
+        """A conversation whose first question shows the picture or clip."""
+        opening, *rest = messages
+        shown = {"content": [item.messages[0]["content"][0], {"type": "text", "text": opening["content"]}]}
+        return Sample(messages=(opening | shown, *rest), **self._media(item), task=self.config.task, place=_place(item))
 
     def _exchanges(self, item: Item, rng: Random) -> list[tuple[str, str]]:
         """(question, answer) in turn, the item's own one last."""
@@ -120,7 +147,9 @@ class OpenRendered:
 
     def _caption(self, item: Item, rng: Random) -> Sample:
         media, prompts = ("image", CAPTION_PROMPTS) if item.times is None else ("video", CLIP_PROMPTS)
-        messages = turns(asked(media, rng.choice(prompts)), caption(item))
+        prompt = asked(media, rng.choice(prompts))
+        text = careless_caption(item, rng) if rng.random() < self.config.careless else caption(item)
+        messages = turns(prompt, text)
         return Sample(messages=messages, **self._media(item), task="caption", place=_place(item))
 
     def _ocr(self, item: Item, rng: Random) -> Sample:

@@ -287,6 +287,22 @@ def test_verdicts_and_scores_by_hand() -> None:
     assert response_score([], plain) is None
     unknown = Verdict(claim=CLAIM, p_yes=None, p_no=None, accepted=None, problem="the image is missing")
     assert response_score([*verdicts, unknown], plain) is None
+
+
+def test_kinds_that_do_not_count_are_no_part_of_the_score() -> None:
+    presence = ScoreConfig(kinds=(ClaimKind.PRESENCE,))
+    colour = Claim(text="The cat is red.", question="Is the cat red?", kind=ClaimKind.COLOUR)
+    verdicts = [judge(CLAIM, 0.2, 0.6, presence), judge(CLAIM, 0.6, 0.2, presence), judge(colour, 0.1, 0.9, presence)]
+    assert response_score(verdicts, presence) == -1.0
+    assert response_score(verdicts, ScoreConfig()) == -2.0
+    assert response_score(verdicts, ScoreConfig(kinds=(ClaimKind.PRESENCE,), per_claim=True)) == -0.5
+    assert response_score(verdicts[2:], presence) is None
+    silent = Verdict(claim=colour, p_yes=None, p_no=None, accepted=None, problem="too long")
+    assert response_score([*verdicts, silent], presence) == -1.0
+
+
+def test_a_verdicts_record_is_json() -> None:
+    verdicts = [judge(CLAIM, 0.6, 0.2, ScoreConfig())]
     record = json.loads(json.dumps(verdict_record(verdicts[0])))
     assert record["claim"]["kind"] == "presence"
     assert record["p_yes"] == 0.6

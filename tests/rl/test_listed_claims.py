@@ -15,7 +15,9 @@ def told(text):
 
 def test_a_grid():
     assert told("I see: top left red circle, top right blue square.") == [
+        ("presence", "There is an object at the top left.", "Is there an object at the top left?"),
         ("colour", "The top left object is red.", "Is the top left object red?"),
+        ("presence", "There is an object at the top right.", "Is there an object at the top right?"),
         ("colour", "The top right object is blue.", "Is the top right object blue?"),
     ]
     dropped = split_claims("I see: top left red circle, top right blue square.").dropped
@@ -24,6 +26,7 @@ def test_a_grid():
 
 def test_a_grid_without_shapes_or_colours():
     assert told("I see: top left red, middle and bottom right star") == [
+        ("presence", "There is an object at the top left.", "Is there an object at the top left?"),
         ("colour", "The top left object is red.", "Is the top left object red?"),
         ("presence", "There is an object in the middle.", "Is there an object in the middle?"),
         ("presence", "There is a star at the bottom right.", "Is there a star at the bottom right?"),
@@ -32,15 +35,15 @@ def test_a_grid_without_shapes_or_colours():
 
 
 def test_one_after_another_claims_the_order():
-    assert told("One after another: bottom red star, top left blue star.")[2] == (
+    assert told("One after another: bottom red star, top left blue star.")[4] == (
         "action",
         "The bottom object appears before the top left object.",
         "Does the bottom object appear before the top left object?",
     )
 
 
-def test_the_same_object_twice_is_one_claim_and_two_colours_are_two():
-    assert len(told("I see: left red ring, left red ring, left blue ring.")) == 2
+def test_the_same_claim_twice_is_one_and_two_colours_are_two():
+    assert len(told("I see: left red ring, left red ring, left blue ring.")) == 3
 
 
 def test_the_total_before_a_list_is_a_claim_of_its_own():
