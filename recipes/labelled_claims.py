@@ -15,10 +15,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from recipes.render.captions import caption
 from recipes.render.claim_truth import SceneFacts
 from recipes.render.records import Item, random_of
 from recipes.render.source import RenderSource
-from recipes.render.told import told_claims, with_error
+from recipes.render.told import careless_caption, told_claims, with_error
 from recipes.row_media import media_handle, media_list
 from recipes.sources import RawRow, read_file
 from rl.claim_splitter import split_claims
@@ -66,6 +67,9 @@ class RenderedClaims(BaseModel):
     """What is drawn, of the kinds scene, grid, clip and turns."""
     items: int = Field(100, ge=1)
     """Pictures and clips; each has a right caption and one in which about half of the claims are wrong."""
+    careless: bool = False
+    """Captions as they are written, wrong ones with one error of a careless annotator: a grid's object at an empty
+    place, a wrong word elsewhere."""
     split: Literal["train", "eval"] = "eval"
     """Contents of which split."""
     seed: int = 0
@@ -138,10 +142,13 @@ def rendered_responses(config: RenderedClaims) -> Iterator[LabelledResponse]:
             if item.times is None
             else Media(videos=({"frames": list(item.images), "times": list(item.times)},))
         )
-        told = told_claims(item, config.seed)
-        yield _checked(item, told, media)
         rng = random_of("wrong claims", config.seed, config.split, index)
-        yield _checked(item, [with_error(text, rng) if rng.random() < 0.5 else text for text in told], media)
+        if config.careless:
+            right, wrong = [caption(item)], [careless_caption(item, rng)]
+        else:
+            right = told_claims(item, config.seed)
+            wrong = [with_error(text, rng) if rng.random() < 0.5 else text for text in right]
+        yield from (_checked(item, told, media) for told in (right, wrong))
 
 
 def _checked(item: Item, told: list[str], media: Media) -> LabelledResponse:

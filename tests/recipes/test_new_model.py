@@ -87,3 +87,24 @@ def test_rendered_questions_and_answers_are_read():
     texts = list(corpus(TEXTS))
     assert any("How many" in text for text in texts)
     assert any("From left to right I see" in text for text in texts)
+
+
+def test_a_trained_tower_is_taken_with_its_size_and_scale(tmp_path):
+    from transformers import AutoModelForImageTextToText
+
+    seeing, new = tmp_path / "seeing", tmp_path / "new"
+    main(NewModelConfig(out=seeing, texts=TEXTS, seed=3))
+    main(NewModelConfig(out=new, texts=TEXTS, tower=str(seeing), changes={"query_num": 4}))
+    old, made = (AutoModelForImageTextToText.from_pretrained(folder) for folder in (seeing, new))
+    assert made.config.query_num == 4
+    for name, weight in old.vpm.state_dict().items():
+        assert torch.equal(weight, made.vpm.state_dict()[name]), name
+    assert not torch.equal(old.llm.lm_head.weight, made.llm.lm_head.weight)
+
+
+def test_towers_that_cannot_be_taken(tmp_path, tiny):
+    llm = make_tiny_model(tmp_path / "llm")
+    with pytest.raises(ValueError, match="without a vision tower of this layout"):
+        main(NewModelConfig(out=tmp_path / "a", texts=TEXTS, tower=str(llm)))
+    with pytest.raises(ValueError, match="leave one of them out"):
+        main(NewModelConfig(out=tmp_path / "b", texts=TEXTS, tower=str(tiny), changes={"vision_config": {}}))
