@@ -57,7 +57,7 @@ def draw_rounds(points: Sequence[Point], path: Path) -> Path:
             axis.set_xlabel("round (0 = the model before)")
             axis.set_ylabel(label)
             axis.set_xticks(sorted({round(point.at) for point in points}))
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(bottom=0, top=axis.get_ylim()[1] * 1.05)  # room above a mark at the top
             axis.spines[["top", "right"]].set_visible(False)
         with atomic_file(path) as temporary:
             figure.savefig(temporary, format="png")

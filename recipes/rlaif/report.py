@@ -131,6 +131,7 @@ def _facts(instructions: Sequence[Any], rounds: Sequence[Round], config: RlaifVC
         ("from", printable(config.model.path)),
         ("labeler", printable(labeler)),
         ("divider", config.divider.kind),
+        ("claims that count", ", ".join(config.labeler.score.kinds or ["all"])),
     ]
 
 

@@ -32,7 +32,7 @@ from recipes.rlaif.feedback import LABELS, Judged, conquer, read_claims
 from recipes.rlaif.instructions import Instruction, round_slice, write_instructions
 from recipes.rlaif.pairing import STATISTICS, make_pairs
 from recipes.rlaif.selection import Figures, choose, refusal
-from recipes.rlaif.training import train
+from recipes.rlaif.training import train, trained_steps
 from rl.claims import Division
 from rl.files import atomic_write_json
 
@@ -87,9 +87,9 @@ class Loop:
             self._room.close()  # the trainer needs the memory
             with counted(self.run, number, "DPO"):
                 made = train(self.config, folder, Path(start.checkpoint), pairs["pairs"], number)
-            for path in made:
-                step = int(path.name.removeprefix("step_")) if path.name.startswith("step_") else 1
-                found.append(self._evaluated(number, path, folder / "evaluations" / path.name, step))
+            found += [
+                self._evaluated(number, path, folder / "evaluations" / path.name, trained_steps(path)) for path in made
+            ]
         else:
             say("there is no pair of responses with different scores, so nothing to learn from in this round")
         chosen = choose(found, start, first, self.config.selection)

@@ -73,5 +73,15 @@ def checkpoints(run: Path, *, merged: bool) -> list[Path]:
     """Whole models of a DPO run, by step; of adapters only the last one, where they are folded in."""
     if merged:
         return [run / "model"]
-    found = {int(path.name[5:]): path for path in (run / "checkpoints").glob("step_*") if path.name[5:].isdigit()}
-    return [path for _, path in sorted(found.items())]
+    return [path for _, path in sorted(_by_step(run).items())]
+
+
+def trained_steps(checkpoint: Path) -> int:
+    """DPO steps of one of these models."""
+    if checkpoint.name == "model":  # adapters folded in, of the last step
+        return max(_by_step(checkpoint.parent), default=0)
+    return int(checkpoint.name.removeprefix("step_"))
+
+
+def _by_step(run: Path) -> dict[int, Path]:
+    return {int(path.name[5:]): path for path in (run / "checkpoints").glob("step_*") if path.name[5:].isdigit()}

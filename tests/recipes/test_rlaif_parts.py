@@ -22,6 +22,7 @@ from recipes.rlaif.instructions import Instruction, read_instructions, round_sli
 from recipes.rlaif.labelled import FileLabels, labelled_rows
 from recipes.rlaif.pairing import make_pairs
 from recipes.rlaif.selection import Figures, choose, refusal
+from recipes.rlaif.training import checkpoints, trained_steps
 from recipes.tasks import TaskConfig
 from rl.preference_pairs import PairConfig
 from rollouts.modes import ShortMode
@@ -301,3 +302,12 @@ def test_photos_with_object_labels_are_counted() -> None:
     kitten = next(row for row in rows if "kitty" in str(row.images[0]))
     counts = kitten.count("A kitten next to a table.")
     assert (counts.mentioned, counts.hallucinated, counts.present, counts.covered) == (1, 0, 1, 1)
+
+
+def test_the_steps_of_a_runs_models(tmp_path: Path) -> None:
+    for name in ("checkpoints/step_20", "checkpoints/step_100", "checkpoints/step_3.part", "model"):
+        (tmp_path / name).mkdir(parents=True)
+    whole = checkpoints(tmp_path, merged=False)
+    assert [path.name for path in whole] == ["step_20", "step_100"]
+    assert [trained_steps(path) for path in whole] == [20, 100]
+    assert [trained_steps(path) for path in checkpoints(tmp_path, merged=True)] == [100]
