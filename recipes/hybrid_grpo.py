@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from rl.trainer import Trainer
     from rollouts.engine import VLLMEngine
 
+STALE_IMPORTANCE_CAP = 2.0
+"""Upper bound of the importance weights where responses are generated ahead: the default of TRL and verl."""
 MAX_CHECKED = 5000
 """Rows of each split whose reference must pass its own verifier before anything is loaded (a second or two)."""
 MAY_CHANGE = {
@@ -118,6 +120,19 @@ class HybridGrpoConfig(BaseModel):
     """Continue the run in the run directory from its newest checkpoint."""
     overwrite: bool = False
     """Delete the run that is in the run directory first."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stale_responses_are_corrected(cls, data: Any) -> Any:
+        """Sets learner.importance_cap where nothing is said of it and responses are of an earlier policy."""
+        if not isinstance(data, dict):
+            return data
+        trainer, learner = data.get("trainer") or {}, data.get("learner") or {}
+        if not (isinstance(trainer, dict) and isinstance(learner, dict)):
+            return data
+        if trainer.get("staleness") and "importance_cap" not in learner:
+            return {**data, "learner": {**learner, "importance_cap": STALE_IMPORTANCE_CAP}}
+        return data
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

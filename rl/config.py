@@ -93,6 +93,11 @@ class TrainerConfig(BaseModel):
     """Training steps."""
     prompts_per_step: int = Field(8, ge=1)
     """Prompts (groups) per step."""
+    staleness: int = Field(0, ge=0)
+    """Updates that the policy may be ahead of the one that sampled: 0 = generate, then train; 1 = the next step's
+    responses are generated while a step is trained, and the loss is corrected (learner.importance_cap, then 2 unless it
+    is set).
+    """
     scale_rewards: Scale = "group"
     """Advantages are divided by the group's standard deviation, the batch's, or nothing (none)."""
     filter: StdFilterConfig | None = None
@@ -111,3 +116,17 @@ class TrainerConfig(BaseModel):
     """Training refuses to start when engine and trainer differ by more than this on average, in nats per token."""
     check_prompts: int = Field(4, ge=1)
     """Prompts used for that check."""
+
+    @model_validator(mode="after")
+    def _one_step_ahead_at_most(self) -> Self:
+        if self.staleness > 1:
+            raise ValueError(
+                f"staleness is {self.staleness}, but responses are generated at most one step ahead: set it to 1, or "
+                "to 0 to generate with the newest weights"
+            )
+        if self.staleness and self.filter is not None:
+            raise ValueError(
+                "staleness is 1 and filter is set, but which prompts a filtered step needs is known only when its "
+                "responses are scored: set staleness to 0, or leave the filter out"
+            )
+        return self

@@ -132,8 +132,10 @@ def policy_loss(
     if engine_logprobs_T is not None:
         metrics |= _engine_metrics(old_T, engine_logprobs_T)
     if importance_cap is not None and engine_logprobs_T is not None:
-        importance_T = (old_T - engine_logprobs_T).clamp(max=MAX_LOG_RATIO).exp().clamp(max=importance_cap)
+        whole_T = (old_T - engine_logprobs_T).clamp(max=MAX_LOG_RATIO).exp()
+        importance_T = whole_T.clamp(max=importance_cap)
         metrics["engine/importance_mean"] = _mean(importance_T)
+        metrics["engine/importance_truncated"] = _mean(whole_T > importance_cap)
         loss_T = loss_T * importance_T
     return (loss_T * weights_T).sum(), metrics
 
@@ -152,9 +154,17 @@ def _ratio_metrics(ratio_T: Tensor, advantages_T: Tensor, *, clip_low: float, cl
 
 
 def _engine_metrics(old_T: Tensor, engine_T: Tensor) -> Metrics:
-    """How far the engine's log-probs of its own samples are from the trainer's: |difference| in nats per token."""
+    """How far the engine's log-probs of its own samples are from the trainer's, in nats per token: |difference|, and an
+    unbiased estimate of KL(engine || trainer) without negative terms, r - 1 - log r (Schulman 2020,
+    http://joschu.net/blog/kl-approx.html), in float64, where it is not lost beside 1.
+    """
+    log_ratio_T = (old_T - engine_T).double().clamp(max=MAX_LOG_RATIO)
     gap_T = (old_T - engine_T).abs()
-    return {"engine/logprob_gap_mean": _mean(gap_T), "engine/logprob_gap_max": _max(gap_T)}
+    return {
+        "engine/logprob_gap_mean": _mean(gap_T),
+        "engine/logprob_gap_max": _max(gap_T),
+        "engine/kl": _mean(log_ratio_T.expm1() - log_ratio_T),
+    }
 
 
 def _mean(values_T: Tensor) -> Mean:

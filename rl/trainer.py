@@ -5,6 +5,9 @@ One step, as data::
     slots (mode, data position) -> requests -> engine.generate -> rewards -> advantages -> learner.update
         -> engine.load_weights -> metrics.jsonl, rollouts.jsonl, ledger.json [-> checkpoints/step_N]
 
+With ``staleness: 1`` the weights go to the engine before a step's update, and the next step's responses are generated
+from them meanwhile (``rl.ahead``).
+
 How this follows the MiniCPM-V 4.5 report (arXiv 2509.18154, section 2.4):
 
 1. Modes are drawn per prompt, so every group is of one mode and is compared within itself.
@@ -16,7 +19,8 @@ How this follows the MiniCPM-V 4.5 report (arXiv 2509.18154, section 2.4):
 import hashlib
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -25,6 +29,7 @@ import torch
 
 from base_model.packing import TokenGroup
 from rl.advantages import batch_advantages
+from rl.ahead import Ahead
 from rl.asking import Unreadable
 from rl.checkpoint import latest_checkpoint
 from rl.config import Scale, TrainerConfig
@@ -103,6 +108,8 @@ class Trainer:
         )
         self.state = TrainerState(filter=StdFilter(config.filter) if config.filter else None)
         self._unreadable: list[Unreadable] = []  # prompts of the step
+        self._ahead = Ahead(engine, environment) if config.staleness else None
+        self._engine_state: Mapping[str, Any] | None = None  # of the checkpoint
 
     def resume(self) -> int:
         """Continue from the newest complete checkpoint, or from the start when there is none; returns completed
@@ -112,6 +119,9 @@ class Trainer:
         if checkpoint is not None:
             state = self.learner.load(checkpoint)
             self.state.load_dict(state["trainer"])
+            self._engine_state = state.get("engine")
+            if self._ahead is not None:
+                self._ahead.load_state_dict(state.get("ahead"))
         self.run.truncate_after(self.state.step)
         return self.state.step
 
@@ -120,8 +130,17 @@ class Trainer:
         steps.
         """
         self.check_engine()
+        if self._engine_state is not None:
+            self.engine.load_state_dict(self._engine_state)  # the check has changed it, as at the start of the run
         if self.environment.rewards.deferred and not self.state.step:
             self._foresee_baselines()
+        try:
+            return self._train()
+        finally:
+            if self._ahead is not None:
+                self._ahead.close()
+
+    def _train(self) -> int:
         with InterruptGuard() as guard:
             while self.state.step < self.config.steps and not (guard.requested or self.learner.interrupted):
                 step = self.state.step + 1
@@ -138,11 +157,12 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint of the completed steps."""
         self.run.sync()
+        ahead = self._ahead.state_dict() if self._ahead is not None else None
         self.learner.save(
             self.run.path,
             step=self.state.step,
             tokenizer=self.tokenizer,
-            state={"trainer": self.state.to_dict()},
+            state={"trainer": self.state.to_dict(), "engine": self.engine.state_dict(), "ahead": ahead},
             keep_last=self.config.keep_last,
         )
 
@@ -188,13 +208,14 @@ class Trainer:
         learn = self._learn_and_score if self._scores_while_learning else self._score_and_learn
         accepted, generated, advantages, learned = learn(step, timer)
         with timer.phase("sync"):
-            if any(any(advantages_G) for advantages_G in advantages):
+            if self._ahead is None and any(any(advantages_G) for advantages_G in advantages):
                 self._push_weights(step)
         self.state.count_tokens(generated, accepted, advantages)
         metrics = {
             "step": float(step),
             **step_metrics(generated, self.environment.rewards.may_miss),
             **learned,
+            **(self._staleness(step, generated) if self._ahead is not None else {}),
             "groups/generated": float(len(generated)),
             "groups/trained": float(sum(any(advantages_G) for advantages_G in advantages)),
             **({"groups/unreadable": float(len(self._unreadable))} if self._unreadable else {}),
@@ -223,8 +244,7 @@ class Trainer:
     def _learn_and_score(self, step: int, timer: PhaseTimer) -> _Learned:
         """The rewards that wait for the policy are known in the middle of the update; see ``rl.late_scoring``."""
         slots = self._next_slots(step)
-        with self.environment.scoring(slots) as scoring:
-            rollouts = self._generate(step, slots, scoring, timer)
+        with self._generation(step, slots, timer) as (scoring, rollouts):
             with timer.phase("reward"):
                 groups = scoring.collect(rollouts)
                 late = LateScoring(scoring, slots, groups, self.reference, self.environment)
@@ -269,13 +289,11 @@ class Trainer:
 
     def _rollout(self, step: int, slots: Sequence[PromptSlot], timer: PhaseTimer) -> list[ScoredGroup]:
         """Generate and score."""
-        with self.environment.scoring(slots) as scoring:
-            rollouts = self._generate(step, slots, scoring, timer)
-            with timer.phase("reward"):
-                self._progress(0, 1, "reward")
-                if self.environment.rewards.deferred:
-                    return self._score_with_policy(slots, scoring, scoring.collect(rollouts))
-                groups = scoring.finish(rollouts)
+        with self._generation(step, slots, timer) as (scoring, rollouts), timer.phase("reward"):
+            self._progress(0, 1, "reward")
+            if self.environment.rewards.deferred:
+                return self._score_with_policy(slots, scoring, scoring.collect(rollouts))
+            groups = scoring.finish(rollouts)
         return [scored_group(slot, *group) for slot, group in zip(slots, groups, strict=True)]
 
     def _score_with_policy(
@@ -290,6 +308,27 @@ class Trainer:
             late.finish(number, logprobs[number]) if number in logprobs else scored_group(slot, [], [])
             for number, slot in enumerate(slots)
         ]
+
+    @contextmanager
+    def _generation(
+        self, step: int, slots: Sequence[PromptSlot], timer: PhaseTimer
+    ) -> Iterator[tuple[StreamedScoring, list[Rollout]]]:
+        """What scores the step's responses, and these."""
+        if self._ahead is None:
+            with self.environment.scoring(slots) as scoring:
+                yield scoring, self._generate(step, slots, scoring, timer)
+            return
+        with timer.phase("generate"):
+            self._progress(0, 1, "generate")
+            batch = self._ahead.take(step, slots)
+        with batch.scoring:
+            with timer.phase("sync"):
+                self._give_engine_weights(step - 1)
+            if step < self.config.steps:
+                following = self.environment.slots(step + 1, self.config.prompts_per_step, self.state.position)
+                self._ahead.start(step + 1, following)
+            self._unreadable.extend(batch.asked.unreadable)
+            yield batch.scoring, batch.responses()
 
     def _generate(
         self, step: int, slots: Sequence[PromptSlot], scoring: StreamedScoring, timer: PhaseTimer
@@ -308,6 +347,16 @@ class Trainer:
     def _push_weights(self, version: int | None = None) -> None:
         self.engine.load_weights(self.learner.weights().items(), self.state.step if version is None else version)
 
+    def _give_engine_weights(self, version: int) -> None:
+        if self.engine.version != version:
+            self._push_weights(version)
+
+    @staticmethod
+    def _staleness(step: int, groups: Sequence[ScoredGroup]) -> dict[str, float]:
+        """Updates between the policy that sampled and the one that the step begins with; the larger one if mixed."""
+        ages = [float(step - 1 - rollout.policy_version) for group in groups for rollout in group.rollouts]
+        return {"rollouts/staleness": max(ages)} if ages else {}
+
     def _write(
         self, step: int, metrics: dict[str, float], groups: Sequence[ScoredGroup], advantages: Sequence[Sequence[float]]
     ) -> None:
@@ -319,9 +368,13 @@ class Trainer:
 
     def _maybe_evaluate(self, step: int) -> None:
         if self._evaluate and self.config.eval_every and step % self.config.eval_every == 0:
-            self.run.append_evaluation(
-                {"step": step, "rl_tokens": self.state.ledger.rl_tokens, "eval": self._evaluate(step)}
-            )
+            if self._ahead is not None:
+                self._ahead.wait()
+                self._give_engine_weights(step)
+            state = self.engine.state_dict()
+            evaluation = self._evaluate(step)
+            self.engine.load_state_dict(state)  # a run that is resumed here does not evaluate again
+            self.run.append_evaluation({"step": step, "rl_tokens": self.state.ledger.rl_tokens, "eval": evaluation})
 
 
 def step_metrics(groups: Sequence[ScoredGroup], may_miss: Sequence[str] = ()) -> dict[str, float]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import TracebackType
@@ -94,6 +94,14 @@ class Engine(Protocol):
 
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Replaces all weights; what is generated next carries `version`."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What later answers depend on beside the weights, JSON-able, for a checkpoint."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes over what `state_dict` gave."""
         ...
 
     def close(self) -> None:
@@ -426,6 +434,13 @@ class VLLMEngine:
             self._image.write(tensors)
         self._version = version
         self._call(("load", self._image.path))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the same requests with the same weights have the same answers, whatever came before."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes nothing; a pool's state may be among the checkpoints of a run that goes on with one worker."""
 
     def close(self) -> None:
         """Ends the worker; may be called again."""

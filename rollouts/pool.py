@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +132,14 @@ class EnginePool(VLLMEngine):
         """
         with self._one_call():
             super().load_weights(named_tensors, version)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The mean lengths seen so far: they decide who answers what, and so the last bits of log-probabilities."""
+        return {"lengths": dict(self.lengths.means)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from the lengths of an earlier pool; one engine has left none behind."""
+        self.lengths = LengthPredictor(state.get("lengths"))
 
     def close(self) -> None:
         """Ends the workers; may be called again."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from rollouts.modes import Mode, stable_hash
 
@@ -126,6 +127,16 @@ class Rollout:
     """Version of the weights that sampled it."""
     cached_tokens: int = 0
     """Prompt tokens that the engine took from its prefix cache."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able copy, from which `from_dict` makes an equal record."""
+        return {each.name: getattr(self, each.name) for each in fields(self)} | {"status": str(self.status)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The record that `to_dict` was asked of, also when its values have been through JSON."""
+        tuples = {name: tuple(values[name]) for name in ("prompt_ids", "response_ids", "logprobs")}
+        return cls(**{**values, **tuples, "status": Status(values["status"])})
 
 
 def request_seed(seed: int, step: int, row_position: int, sample: int) -> int:

@@ -59,6 +59,11 @@ def _refused(config: HybridGrpoConfig) -> Iterator[str]:
             f"trainer.eval_every is {trainer.eval_every}, but backend: verl evaluates at the end only: set it to 0, "
             "and evaluate checkpoints with recipes.evaluate"
         )
+    if trainer.staleness:
+        yield (
+            f"trainer.staleness is {trainer.staleness}, but backend: verl runs its synchronous trainer: set it to 0, "
+            "or use backend: tandem"
+        )
     if trainer.prompts_per_step % learner.updates_per_step:
         yield (
             f"learner.updates_per_step {learner.updates_per_step} does not divide trainer.prompts_per_step "

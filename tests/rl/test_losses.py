@@ -228,6 +228,49 @@ def test_importance_is_truncated_and_has_no_gradient() -> None:
     assert to_floats(metrics)["engine/importance_mean"] == pytest.approx(1.75)
     assert to_floats(metrics)["engine/logprob_gap_mean"] == pytest.approx(math.log(6) / 2)
     assert to_floats(metrics)["engine/logprob_gap_max"] == pytest.approx(math.log(4))
+    assert to_floats(metrics)["engine/importance_truncated"] == 0.5
+    assert to_floats(metrics)["engine/kl"] == pytest.approx((0.5 - math.log(1.5) + 3 - math.log(4)) / 2)  # r - 1 - ln r
+
+
+def test_the_distance_to_the_engine_is_not_lost_in_float32() -> None:
+    """Gaps of 1e-4 give a KL of 5e-9, far below what float32 holds beside 1."""
+    engine_T = torch.full((4,), -1.0)
+    logprobs_T = engine_T + 1e-4 * torch.tensor([1.0, -1.0, 1.0, -1.0])
+    _, metrics = policy_loss(logprobs_T, None, torch.ones(4), torch.ones(4), engine_logprobs_T=engine_T)
+    gaps = logprobs_T.double() - engine_T.double()
+    assert to_floats(metrics)["engine/kl"] == pytest.approx(float((gaps.exp() - 1 - gaps).mean()), rel=1e-3)
+    assert to_floats(metrics)["engine/kl"] == pytest.approx(5e-9, rel=0.01)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_stale_responses_are_corrected_token_by_token(dtype: torch.dtype) -> None:
+    """Against sums written out: policy pi, engine mu two updates back, cap 2, clipping at 0.8 and 1.27."""
+    generator = torch.Generator().manual_seed(3)
+    mu_T = -3 * torch.rand(200, generator=generator, dtype=torch.float64)
+    old_T = mu_T + 0.8 * torch.randn(200, generator=generator, dtype=torch.float64)
+    pi_T = old_T + 0.3 * torch.randn(200, generator=generator, dtype=torch.float64)
+    advantages_T = torch.randn(200, generator=generator, dtype=torch.float64)
+    weights_T = token_weights([120, 80], dtype=torch.float64)
+    logprobs_T = pi_T.to(dtype).requires_grad_()
+    loss, metrics = policy_loss(
+        logprobs_T, old_T.to(dtype), advantages_T.to(dtype), weights_T.to(dtype), clip_low=0.2, clip_high=0.27,
+        engine_logprobs_T=mu_T.to(dtype), importance_cap=2.0,
+    )  # fmt: skip
+    loss.backward()
+    expected, slopes, truncated = 0.0, [], 0
+    for pi, old, mu, advantage, weight in torch.stack([pi_T, old_T, mu_T, advantages_T, weights_T], 1).tolist():
+        ratio, whole = math.exp(pi - old), math.exp(old - mu)
+        factor = weight * min(whole, 2.0)
+        truncated += whole > 2.0
+        clipped = min(max(ratio, 0.8), 1.27)
+        expected -= factor * min(ratio * advantage, clipped * advantage)
+        slopes.append(-factor * ratio * advantage if ratio * advantage <= clipped * advantage else 0.0)
+    tolerance = 1e-5 if dtype is torch.float32 else 1e-12
+    assert loss.item() == pytest.approx(expected, rel=tolerance)
+    assert logprobs_T.grad is not None
+    assert logprobs_T.grad.tolist() == pytest.approx(slopes, rel=10 * tolerance, abs=tolerance)
+    assert 10 < truncated < 100
+    assert to_floats(metrics)["engine/importance_truncated"] == truncated / 200
 
 
 def test_engine_logprobs_alone_are_only_measured() -> None:

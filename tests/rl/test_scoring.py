@@ -69,6 +69,12 @@ class FakeEngine:
     def load_weights(self, named_tensors, version):
         pass
 
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
 
 class FakeLearner:
     """Takes note of what it is given."""

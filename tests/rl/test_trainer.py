@@ -8,35 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-import rewards
 from base_model.packed_lm import load_packed
-from recipes.tasks import EpochOrder, Row
-from rewards import reward
-from rl.config import LearnerConfig, TrainerConfig
-from rl.environment import Environment
 from rl.filtering import StdFilterConfig
-from rl.learner import Learner
-from rl.run_directory import RunDirectory
-from rl.trainer import Trainer
 from rollouts.engine import EngineConfig, VLLMEngine
-from rollouts.modes import LongMode, ModeSampler, ModesConfig, ShortMode
-from rollouts.records import Sampling
+from tests.rl.small_run import lines, make_trainer
 from tests.tiny import make_tiny_model
 
 pytestmark = pytest.mark.slow
-MODES = ModesConfig(mode="hybrid", short=ShortMode(max_tokens=5), long=LongMode(max_tokens=11))
-
-
-@reward("letter_share")
-def letter_share(*, response: str) -> float:
-    """A signal that random text has."""
-    return sum(c.isalpha() for c in response) / max(1, len(response))
-
-
-@reward("never_differs")
-def never_differs(*, response: str) -> float:
-    """No signal at all."""
-    return 1.0
 
 
 @pytest.fixture(scope="module")
@@ -49,43 +27,6 @@ def engine(model_path: Path) -> Iterator[VLLMEngine]:
     config = EngineConfig(dtype="float32", max_model_len=128, max_num_seqs=16, kv_cache_gib=0.05, threads=1)
     with VLLMEngine(model_path, config) as started:
         yield started
-
-
-def make_trainer(
-    path: Path,
-    engine: VLLMEngine,
-    model_path: Path,
-    *,
-    reward_name: str = "letter_share",
-    learner_temperature: float = 1.0,
-    modes: ModesConfig = MODES,
-    **settings: Any,
-) -> Trainer:
-    rows = [Row(index=i, messages=({"role": "user", "content": f"Say {i}"},), columns={}) for i in range(5)]
-    environment = Environment(
-        rows=rows,
-        order=EpochOrder(len(rows), 0),
-        modes=ModeSampler(modes, 0),
-        rewards=rewards.build([reward_name], [], None),
-        tokenizer=engine.tokenizer,
-        sampling=Sampling(),
-        group_size=4,
-        seed=0,
-    )
-    packed = load_packed(model_path, temperature=learner_temperature)
-    learner = Learner(packed, LearnerConfig(learning_rate=1e-3, precision="float32"), total_steps=3)
-    return Trainer(
-        config=TrainerConfig(**{"steps": 3, "prompts_per_step": 4, "save_every": 0, **settings}),
-        environment=environment,
-        engine=engine,
-        learner=learner,
-        run=RunDirectory.create(path, {}, resume=False),
-        tokenizer=engine.tokenizer,
-    )
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_what_a_run_writes_adds_up(tmp_path: Path, engine: VLLMEngine, model_path: Path) -> None:
