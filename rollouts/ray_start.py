@@ -17,6 +17,8 @@ from rollouts.ray_actor import VLLMActor, machine
 
 PLACEMENT_S = 120.0
 """Longest wait for the cluster to reserve room for the workers."""
+START_ATTEMPTS = 3
+"""Ray gives its own processes 30 s to start, which a busy machine may exceed."""
 GRACE_S = 5.0
 """Silence of an actor that is allowed on top of its worker's: the actor ends a silent worker itself."""
 
@@ -241,6 +243,8 @@ def import_ray() -> Any:
         ValueError: It is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray puts its workers far behind all other programs; the step waits for these, so they rank with the trainer.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         import ray
     except ImportError as error:
@@ -260,10 +264,29 @@ def _connect(ray: Any, config: PoolConfig) -> None:
             raise ValueError(f"no Ray cluster answers at engine.ray_address {config.ray_address!r}: {error}") from error
         return
     cores = max(len(os.sched_getaffinity(0)), int(-(-config.workers * config.cpus_per_worker // 1)))
-    try:
-        ray.init(address="local", num_cpus=cores, include_dashboard=False, log_to_driver=False)
-    except Exception as error:  # Ray raises a plain Exception when its processes are not up in 30 s
-        raise EngineError(f"Ray did not start on this machine; it may be too busy: {_in_brief(error)}") from error
+    for attempt in range(1, START_ATTEMPTS + 1):
+        before = {child.pid for child in psutil.Process().children()}
+        try:
+            ray.init(address="local", num_cpus=cores, include_dashboard=False, log_to_driver=False)
+            return
+        except Exception as error:  # Ray raises a plain Exception when its processes are not up in 30 s
+            _end_half_started(ray, before)
+            if attempt == START_ATTEMPTS:
+                raise EngineError(
+                    f"Ray did not start on this machine in {attempt} attempts; it may be too busy: {_in_brief(error)}"
+                ) from error
+
+
+def _end_half_started(ray: Any, before: set[int]) -> None:
+    """Ends what an attempt to start Ray has left: its own processes that were not children of ours before."""
+    with contextlib.suppress(Exception):
+        ray.shutdown()
+    home = str(Path(ray.__file__).parent)
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if child.pid not in before and any(home in word for word in child.cmdline()):
+                child.kill()
+                child.wait(5.0)
 
 
 def bundle_of(config: PoolConfig, cluster_gpus: float) -> dict[str, float]:

@@ -98,7 +98,7 @@ REFUSED = {
     "adapters": (["--lora.rank", "8"], "lora is set"),
     "evaluations": (["--trainer.eval_every", "10"], "trainer.eval_every is 10"),
     "uneven updates": (["--learner.updates_per_step", "3"], "updates_per_step 3 does not divide"),
-    "generation ahead": (["--trainer.staleness", "1"], "trainer.staleness is 1"),
+    "generation ahead": (["--trainer.filter", "null", "--trainer.staleness", "1"], "trainer.staleness is 1"),
     "schedule": (["--learner.lr_scheduler", "polynomial"], "lr_scheduler polynomial is unknown to verl"),
     "a pool": (["--engine.workers", "4"], "engine.workers and engine.backend are for backend: tandem"),
     "parallelism": (["--engine.tensor_parallel_size", "3"], "tensor_parallel_size 3 does not divide the 16 GPUs"),

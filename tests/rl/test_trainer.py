@@ -64,6 +64,22 @@ def test_the_engine_follows_the_learner(tmp_path: Path, engine: VLLMEngine, mode
     assert moved > 1e-4
 
 
+def test_responses_generated_ahead_are_one_update_old(tmp_path: Path, engine: VLLMEngine, model_path: Path) -> None:
+    """The gap between the engine's log-probs and the trainer's is that of one update, and the engine catches up."""
+    learner = {"importance_cap": 2.0}
+    trainer = make_trainer(tmp_path / "run", engine, model_path, staleness=1, learner=learner)
+    trainer.train()
+    first, *others = lines(tmp_path / "run/metrics.jsonl")
+    assert first["engine/logprob_gap_max"] < 1e-3
+    assert first["engine/importance_mean"] == pytest.approx(1.0, abs=1e-4)
+    assert [m["rollouts/staleness"] for m in others] == [1.0, 1.0]
+    for metrics in others:
+        assert metrics["engine/logprob_gap_mean"] > 1e-3
+        assert 0 < metrics["engine/kl"] < 1
+        assert metrics["engine/importance_truncated"] < 0.5
+    assert trainer.check_engine() < 1e-4
+
+
 def test_disagreement_between_engine_and_trainer_is_refused(
     tmp_path: Path, engine: VLLMEngine, model_path: Path
 ) -> None:

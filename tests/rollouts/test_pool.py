@@ -2,8 +2,9 @@
 
 import logging
 import os
-import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -16,9 +17,11 @@ from rollouts.engine import VLLMEngine
 from rollouts.pool import EnginePool, make_engine
 from rollouts.pool_config import PoolConfig
 from rollouts.pool_start import ProcessStarter, log_of
+from rollouts.ray_start import _connect
 from rollouts.weights import checkpoint_shapes
 from tests.rollouts import fake_worker
 from tests.rollouts.conftest import CONFIG, make_requests
+from tests.rollouts.kills import Striker
 
 REQUESTS = make_requests(rows=6, samples=4, modes=[ShortMode(max_tokens=30), LongMode(max_tokens=120)], ignore_eos=True)
 
@@ -151,38 +154,6 @@ def test_unfit_weights_leave_the_old_ones_in_use(make_pool, bare):
     with pytest.raises(ValueError, match="missing"):
         pool.load_weights([], 1)
     assert pool.generate(REQUESTS) == before
-
-
-class Striker(threading.Thread):
-    """Sends a signal to a worker at each of the given moments, some random milliseconds after it has begun."""
-
-    def __init__(self, pool, kind, moments):
-        super().__init__(daemon=True)
-        self.phase = ""
-        """What the test is doing: syncing, generating or idle."""
-        self.struck = Counter()
-        self.stop = threading.Event()
-        self._pool, self._kind, self._moments = pool, kind, moments
-        self._draw = random.Random(int(kind))
-        self._pids = set()
-
-    def run(self):
-        for moment in self._moments:
-            host = None
-            while host is None and not self.stop.wait(0.002):
-                host = self._victim(moment)
-            if self.stop.wait(self._draw.uniform(0, 0.03)):
-                return
-            self._pids.add(host.pid)
-            os.kill(host.pid, self._kind)
-            self.struck[moment] += 1
-
-    def _victim(self, moment):
-        if moment not in ("loading", self.phase):
-            return None
-        fresh = [host for host in self._pool._team.hosts if host.pid and host.pid not in self._pids]
-        hosts = [host for host in fresh if host.ready != (moment == "loading")]
-        return self._draw.choice(hosts) if hosts else None
 
 
 @pytest.mark.slow
@@ -373,3 +344,38 @@ def test_cores_are_shared(monkeypatch):
     assert PoolConfig(workers=2).threads_per_worker() == 4
     assert PoolConfig(workers=16).threads_per_worker() == 1
     assert PoolConfig(workers=2, threads=3).threads_per_worker() == 3
+
+
+class SlowRay:
+    """Stands for Ray on a busy machine: its first attempts leave a process behind."""
+
+    __file__ = "/somewhere/ray/__init__.py"
+
+    def __init__(self, failures):
+        self.left = []
+        self._failures = failures
+
+    def init(self, **_):
+        if len(self.left) < self._failures:
+            command = [sys.executable, "-c", "import time; time.sleep(600)", "/somewhere/ray/gcs_server"]
+            self.left.append(subprocess.Popen(command))
+            raise Exception("The current node timed out during startup.")  # as Ray does
+
+    def shutdown(self):
+        pass
+
+
+def test_ray_is_given_another_chance_and_its_leftovers_are_ended():
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        ray = SlowRay(2)
+        _connect(ray, config(backend="ray"))
+        with pytest.raises(EngineError, match="Ray did not start on this machine in 3 attempts"):
+            _connect(never := SlowRay(9), config(backend="ray"))
+        assert len(ray.left) == 2
+        assert len(never.left) == 3
+        assert not any(os.path.exists(f"/proc/{process.pid}") for process in (*ray.left, *never.left))
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
