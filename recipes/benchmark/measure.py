@@ -102,13 +102,13 @@ def _turns(children: list[Child], steps: int) -> Iterator[Child]:
 
 
 def _step(child: Child) -> dict[str, Any]:
-    before = _busy_seconds()
+    before = busy_seconds()
     record = child.step()
-    elsewhere = _busy_seconds() - before - record["cpu_seconds"]
+    elsewhere = busy_seconds() - before - record["cpu_seconds"]
     return {**record, "busy_elsewhere": max(0.0, elsewhere / record["seconds"])}
 
 
-def _busy_seconds() -> float:
+def busy_seconds() -> float:
     """CPU seconds that the whole machine has worked so far."""
     times = psutil.cpu_times()
     return sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
