@@ -106,12 +106,13 @@ def pool_table(report: Mapping[str, Any]) -> Any:
     title = f"{report['model']}: {report['tokens']} response tokens a round, {megabytes:,.1f} MB of weights"
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
     table.add_column("engine", no_wrap=True)
-    for name in ("tokens/s", "least", "most", "ratio", "CPU s", "CPU ratio", "sync ms", "CPU ms"):
+    for name in ("tokens/s", "range", "ratio", "CPU s", "ratio", "sync ms", "CPU ms"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, row in report["engines"].items():
         table.add_row(
             name,
-            *(f"{row[key]:,.0f}" for key in ("tokens_per_s", "tokens_per_s_min", "tokens_per_s_max")),
+            f"{row['tokens_per_s']:,.0f}",
+            f"{row['tokens_per_s_min']:,.0f}-{row['tokens_per_s_max']:,.0f}",
             f"{row['speedup']:.2f}x",
             f"{row['cpu_seconds']:.2f}",
             f"{row['cpu_speedup']:.2f}x",

@@ -37,11 +37,12 @@ def test_the_table_says_everything():
     config = PoolBenchmarkConfig().model_dump(mode="json")
     report = {"model": "m", "tokens": 100, "weight_bytes": 2e6, "threads": 2, "config": config}
     report["engines"] = summarise({"one engine": [record(2.0)], "pool, ray": [record(1.0)]})
-    console = Console(width=140, record=True)
+    console = Console(width=80, record=True)
     console.print(pool_table(report))
     text = console.export_text()
     assert "2.0 MB of weights" in text
     assert "2.00x" in text
+    assert "…" not in text
     assert any("0.5 cores busy" in line for line in remarks(report))
 
 
