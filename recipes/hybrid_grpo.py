@@ -265,7 +265,10 @@ def _run_on_verl(
         f"{config.modes.mode} GRPO of {model_path.name} on verl: {config.trainer.steps} steps on {config.verl.nodes} x "
         f"{config.verl.gpus_per_node} GPUs, run {run.path}"
     )
-    train(config, model_path, base_dir)
+    steps = train(config, model_path, base_dir)
+    if steps < config.trainer.steps:
+        say(f"stopped after step {steps} of {config.trainer.steps}; continue with --resume. Run: {run.path}")
+        return
     checkpoint = run.checkpoints / f"step_{config.trainer.steps}"
     if config.evaluation:
         with make_engine(checkpoint, config.engine, log_path=run.path / "engine.log") as engine:

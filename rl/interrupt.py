@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -13,9 +14,14 @@ class InterruptGuard:
     Outside the main thread, where Python allows no handlers, it does nothing. A ``quiet`` one says nothing.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, then: Callable[[], object] | None = None) -> None:
+        """Args:
+        quiet: say nothing.
+        then: called at the first signal, from its handler: passes the wish on to another process, say.
+        """
         self.requested = False
         self._quiet = quiet
+        self._then = then
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "InterruptGuard":
@@ -34,6 +40,8 @@ class InterruptGuard:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+        if self._then is not None:
+            self._then()
         if self._quiet:
             return
         print(

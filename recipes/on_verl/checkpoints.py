@@ -48,6 +48,12 @@ def prune(parent: Path, newest: int, keep: int) -> None:
         remove_directory(found[step])
 
 
+def step_of(checkpoint: Path | None) -> int:
+    """Completed steps at a checkpoint; 0 where there is none."""
+    match = _NAME.fullmatch(checkpoint.name) if checkpoint else None
+    return int(match[1]) if match else 0
+
+
 def latest(folder: Path) -> Path | None:
     """The newest complete checkpoint of verl, or None."""
     found = sorted(

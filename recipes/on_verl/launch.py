@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipes.on_verl.translate import verl_keys
 from rl.files import WriteError
+from rl.interrupt import InterruptGuard
 
 if TYPE_CHECKING:
     from recipes.hybrid_grpo import HybridGrpoConfig
@@ -51,8 +52,8 @@ def compose(keys: dict[str, Any]) -> Any:
     return config
 
 
-def train(config: HybridGrpoConfig, model_path: Path, base_dir: Path | None) -> None:
-    """Run verl to the last step.
+def train(config: HybridGrpoConfig, model_path: Path, base_dir: Path | None) -> int:
+    """Run verl to the last step, or to the end of the step in which the user interrupts; returns completed steps.
 
     Raises:
         ValueError: no cluster answers, the run was refused there, or its trainer process died.
@@ -61,17 +62,20 @@ def train(config: HybridGrpoConfig, model_path: Path, base_dir: Path | None) -> 
     import ray
     from verl.trainer.main_ppo import run_ppo
 
-    from recipes.on_verl.checkpoints import latest
+    from recipes.on_verl.checkpoints import latest, step_of
+    from recipes.on_verl.session import STOP
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     keys = verl_keys(config, model_path, base_dir)
-    checkpoint = latest(config.run.absolute() / "verl") if config.resume else None
+    checkpoints, stop = config.run.absolute() / "verl", config.run.absolute() / STOP
+    checkpoint = latest(checkpoints) if config.resume else None
+    stop.unlink(missing_ok=True)
     keys |= {"trainer.resume_mode": "disable"} if checkpoint is None else _resume(checkpoint)
     composed = compose(keys)
     watchdog = Watchdog(config.run / "metrics.jsonl", config.verl.timeout_s)
     try:
-        with watchdog:
-            run_ppo(composed, _on_this_node())
+        with watchdog, ExitStack() as running:
+            run_ppo(composed, _on_this_node(running, InterruptGuard(then=stop.touch)))
     except ConnectionError as error:
         raise ValueError(f"no Ray cluster answers at verl.address {config.verl.address!r}: {error}") from None
     except ray.exceptions.RayTaskError as error:
@@ -87,6 +91,8 @@ def train(config: HybridGrpoConfig, model_path: Path, base_dir: Path | None) -> 
         raise ValueError(f"verl's trainer process died: {error}; go on with --resume") from None
     finally:
         ray.shutdown()
+        stop.unlink(missing_ok=True)
+    return step_of(latest(checkpoints))
 
 
 def _resume(checkpoint: Path) -> dict[str, Any]:
@@ -96,12 +102,22 @@ def _resume(checkpoint: Path) -> dict[str, Any]:
 class _on_this_node:
     """The task runner, placed on this machine: the run directory and the user's files are here."""
 
+    def __init__(self, running: ExitStack, guard: InterruptGuard) -> None:
+        """Args:
+        running: closed when the run has ended.
+        guard: takes Ctrl-C over from here on: Ray, which has its own handlers, is up then.
+        """
+        self._running = running
+        self._guard = guard
+
     def remote(self) -> Any:
+        """The actor, as verl asks for it."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         from recipes.on_verl.task_runner import TaskRunner
 
+        self._running.enter_context(self._guard)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         return ray.remote(TaskRunner).options(name=RUNNER, scheduling_strategy=here, num_cpus=0).remote()
 

@@ -30,6 +30,10 @@ from rollouts.response_records import end_of_turn_ids, make_rollout
 
 STATE = "tandem.json"
 """File of the state beside verl's shards; a checkpoint without it is not complete."""
+STOP = "stop"
+"""File in the run directory that asks the run to end after its step: the user's Ctrl-C reaches the starting process,
+and not this one.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +87,11 @@ class Session:
         """Prompts that are to be generated next."""
         self._done: tuple[list[ScoredGroup], list[ScoredGroup]] | None = None
         self._clock = time.perf_counter()
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the run is to end after this step, with a checkpoint."""
+        return (self.run.path / STOP).exists()
 
     def foresee(self) -> None:
         """Baselines of the initial policy for all steps, where a reward asks for them."""

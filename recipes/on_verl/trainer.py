@@ -48,7 +48,14 @@ class TandemTrainer(PPOTrainerSync):
         """One step, which is written down before a checkpoint may count on it."""
         batch = super().step(metrics, timing_raw)
         self.session.write(self.global_steps, metrics, timing_raw)
+        if self.session.stop_requested:
+            self._end_here()
         return batch
+
+    def _end_here(self) -> None:
+        """verl saves after this step, which every multiple of `save_freq` is for it, and makes no further one."""
+        self.config.trainer.save_freq = self.global_steps
+        self.total_training_steps = self.global_steps
 
     def _next_train_batch(self, num_prompts: int | None = None) -> Any:
         """The prompts that the session wants now, in verl's form."""

@@ -2,35 +2,69 @@
 
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import yaml
 
 import rewards
+from recipes.compare import CompareConfig, compare
 from recipes.hybrid_grpo import HybridGrpoConfig
 from recipes.run_records import load_run
 from rl.advantages import group_advantages
 from rollouts.modes import ModeSampler
+from tests.recipes import runs
 from tests.recipes.runs import ROOT, grpo_config, records
 from tests.tiny import make_tiny_model
 from tests.verl_cpu import OVERRIDES, environment
 
 pytestmark = [pytest.mark.verl, pytest.mark.timeout(3600)]
-STEPS, PROMPTS, GROUP = 5, 4, 4
+STEPS, PROMPTS, GROUP = 6, 4, 4
+LIMIT_S = 1700
+"""Longest run, in seconds: a minute on a quiet machine."""
 
 
-def finish(*arguments: str) -> str:
-    """Output of a whole run, which must succeed."""
+@contextmanager
+def started(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A run in a process group of its own and the file of what it says; nothing that it started outlives the block."""
+    log = folder / "output.log"
     command = [sys.executable, "-m", "recipes.hybrid_grpo", *arguments]
-    options: dict[str, Any] = {"cwd": ROOT, "env": environment(), "text": True, "timeout": 1700}
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
-    assert done.returncode == 0, done.stdout[-8000:]
-    return done.stdout
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment(), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        yield process, log
+    finally:
+        if process.poll() is None:
+            family = psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+            process.wait()
+            for child in family:
+                with suppress(psutil.Error):
+                    child.kill()
+
+
+def ended(process: subprocess.Popen[bytes], log: Path) -> str:
+    """What a run said, which must have succeeded."""
+    assert process.wait(LIMIT_S) == 0, log.read_text()[-8000:]
+    return log.read_text()
+
+
+def finish(folder: Path, *arguments: str) -> str:
+    """Output of a whole run, which must succeed."""
+    with started(folder, *arguments) as run:
+        return ended(*run)
 
 
 def verl_config(folder: Path, model: Path, **changes: Any) -> Path:
@@ -50,19 +84,41 @@ def verl_config(folder: Path, model: Path, **changes: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that stopped after its third step and was resumed to its fifth."""
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a run that got Ctrl-C after its first step, and what it said."""
     folder = tmp_path_factory.mktemp("verl")
-    model = make_tiny_model(folder / "model")
-    config = verl_config(folder, model)
-    finish(str(config), "--trainer.steps", "3")
-    finish(str(config), "--resume", "true")
+    config = verl_config(folder, make_tiny_model(folder / "model"))
+    metrics = folder / "run/metrics.jsonl"
+    with started(folder, str(config)) as (process, log):
+        while not (metrics.is_file() and metrics.stat().st_size) and process.poll() is None:
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the whole group
+        said = ended(process, log)
+    saved = [path.name for path in (folder / "run/checkpoints").iterdir()]
+    steps = len(records(metrics))
+    assert saved == [f"step_{steps}"]
+    assert 0 < steps < STEPS
+    assert f"stopped after step {steps} of {STEPS}; continue with --resume" in said
+    return folder, said
+
+
+@pytest.fixture(scope="module")
+def finished(interrupted: tuple[Path, str]) -> Path:
+    """The run directory after the run was resumed to its end."""
+    folder, _ = interrupted
+    finish(folder, str(folder / "config.yaml"), "--resume", "true")
     return folder / "run"
 
 
 @pytest.fixture(scope="module")
 def config(finished: Path) -> HybridGrpoConfig:
     return HybridGrpoConfig.model_validate(yaml.safe_load((finished / "config.yaml").read_text()))
+
+
+def test_ctrl_c_saves_at_the_end_of_the_step(interrupted: tuple[Path, str]) -> None:
+    folder, said = interrupted
+    assert "SIGINT: finishing this step and saving" in said
+    assert not (folder / "run/stop").exists()
 
 
 def test_every_step_is_there_once(finished: Path) -> None:
@@ -140,6 +196,28 @@ def test_both_engines_side_by_side(finished: Path) -> None:
     assert (run.steps, run.mode, run.finished) == (STEPS, "hybrid", True)
     assert run.problems == []
     assert (finished / "report.html").is_file()
+    folder = finished.parent / "tandem"
+    folder.mkdir()
+    own = grpo_config(
+        folder,
+        finished.parent / "model",
+        group_size=GROUP,
+        trainer={"steps": STEPS, "prompts_per_step": PROMPTS, "save_every": 0},
+        learner={"learning_rate": 1e-3, "precision": "float32", "updates_per_step": 2},
+        engine__dtype="float32",
+    )
+    status, said = runs.finish(str(own), timeout=LIMIT_S)
+    assert status == 0, said
+    out = finished.parent / "comparison"
+    assert compare(CompareConfig(runs=[finished, folder / "run"], out=out)) == 0
+    figures = json.loads((out / "compare.json").read_text())["runs"]
+    assert [(own["mode"], own["steps"]) for own in figures] == [("hybrid", STEPS)] * 2
+    assert all(own["rl_tokens"] > 0 and own["seconds"] > 0 for own in figures)
+    asked = [
+        [(rollout["step"], rollout["row"], rollout["mode"], rollout["prompt"]) for rollout in records(path)]
+        for path in (finished / "rollouts.jsonl", folder / "run/rollouts.jsonl")
+    ]
+    assert asked[0] == asked[1]
 
 
 def test_probability_filter_and_preferences_of_groups(tmp_path: Path) -> None:
@@ -153,7 +231,7 @@ def test_probability_filter_and_preferences_of_groups(tmp_path: Path) -> None:
         "filter": {"warmup_steps": 1, "init_steps": 1, "beta": 1.0, "max_generation_rounds": 2},
     }
     path.write_text(yaml.safe_dump(config))
-    finish(str(path))
+    finish(tmp_path, str(path))
     metrics, rollouts = records(tmp_path / "run/metrics.jsonl"), records(tmp_path / "run/rollouts.jsonl")
     assert len(metrics) == 3
     assert any(line["groups/generated"] > PROMPTS for line in metrics)

@@ -1,6 +1,7 @@
 """The session of a run on verl against this library's own trainer state, on the same responses; no verl, no engine."""
 
 import json
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +12,10 @@ import yaml
 
 from recipes.cli import load_config
 from recipes.hybrid_grpo import HybridGrpoConfig
-from recipes.on_verl.session import Response, Session
+from recipes.on_verl.session import STOP, Response, Session
 from rl.advantages import group_advantages
 from rl.environment import ScoredGroup
+from rl.interrupt import InterruptGuard
 from rl.run_directory import RunDirectory
 from rollouts.modes import ModeSampler
 from tests.recipes.runs import grpo_config, records
@@ -129,6 +131,19 @@ def test_responses_that_never_came_and_those_without_an_end(tmp_path: Path, mode
         group, empty = session.score(1, [slot, session.slots[1]], [[cut, spoilt], []])
         assert [(rollout.sample, str(rollout.status)) for rollout in group.rollouts] == [(2, "truncated")]
         assert not empty.rollouts
+        session.close()
+
+
+def test_a_wish_to_stop_is_seen_after_the_step(tmp_path: Path, model: Path) -> None:
+    config = make_config(tmp_path, model)
+    with open_run(config):
+        session = Session(config.run, None)
+        answer(session, 1)
+        assert not session.stop_requested
+        with InterruptGuard(quiet=True, then=(config.run / STOP).touch) as guard:
+            signal.raise_signal(signal.SIGINT)
+        assert guard.requested
+        assert session.stop_requested
         session.close()
 
 
