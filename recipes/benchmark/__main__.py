@@ -139,11 +139,26 @@ def _cpu_name() -> str:
 
 
 def _check_peer(peer: str) -> None:
+    if peer == "verl":
+        _check_verl()
     if peer == "trl" and importlib.util.find_spec(peer) is None:
         raise ValueError(
             f"--peer {peer} compares with {peer}, which is not installed: run `pip install trl==1.16.0` (it is part of "
             "the extra `dev`), or measure Tandem alone with --peer none."
         )
+
+
+def _check_verl() -> None:
+    from recipes.benchmark.verl_parts import stand_ins
+    from recipes.on_verl.refusals import PACKAGES
+
+    missing = [package for module, package in PACKAGES.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise ValueError(
+            f"--peer verl compares with verl, whose package {missing[0]} is not installed: run `pip install "
+            "'tandem-rl[verl]'`, or measure Tandem alone with --peer none."
+        )
+    stand_ins()
 
 
 def check_output(option: str, path: Path | None) -> None:

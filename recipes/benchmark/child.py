@@ -1,4 +1,4 @@
-"""One library's process: `python -m recipes.benchmark.child tandem|probability|repeated|trl FD`.
+"""One library's process: `python -m recipes.benchmark.child tandem|probability|repeated|trl|verl FD`.
 
 FD is one end of a socket pair inherited from the parent. The process ends when the parent closes its end, and is
 killed by the kernel when the parent dies.
@@ -30,6 +30,10 @@ def main(arguments: list[str]) -> int:
             from recipes.benchmark.trl_child import run
 
             run(Session(connection), job)
+        elif library == "verl":
+            from recipes.benchmark import verl_child
+
+            verl_child.run(Session(connection), job)
         else:
             from recipes.benchmark import tandem_child
 

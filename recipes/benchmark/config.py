@@ -31,7 +31,7 @@ class BenchmarkConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
-    peer: Literal["trl", "probability", "repeated", "none"] = "trl"
+    peer: Literal["trl", "verl", "probability", "repeated", "none"] = "trl"
     """What to compare with: a library; Tandem itself with the probability reward added (what that costs), or with the
     prompt and its images computed once per response (what sharing them saves); none."""
     model: str = SMOLLM2

@@ -27,7 +27,8 @@ def measure_shape(
         ValueError: A child died, or the libraries did not do the same work.
     """
     counted, facts = _measure(config, shape, model, threads, max_model_len, progress)
-    return {**summarise(shape, counted["tandem"], counted.get(config.peer)), "processes": facts}
+    floor_s = facts.get(config.peer, {}).get("poll_interval_s", 0.0)
+    return {**summarise(shape, counted["tandem"], counted.get(config.peer), floor_s=floor_s), "processes": facts}
 
 
 def measure_profile(

@@ -19,6 +19,7 @@ from typing import Any, Self
 import psutil
 
 from recipes.benchmark.config import Job
+from recipes.benchmark.verl_parts import verl_environment
 
 _ROOT = Path(__file__).resolve().parents[2]
 _LOG_LINES = 15
@@ -31,12 +32,14 @@ class ChildError(ValueError):
     """A child ended, or was silent for too long."""
 
 
-def child_environment(threads: int) -> dict[str, str]:
-    """The environment of every child, the same for both libraries: the best found for either on CPU.
+def child_environment(threads: int, library: str = "tandem") -> dict[str, str]:
+    """The environment of every child, the same for both libraries: the best found for either on CPU. verl's has more.
 
     Args:
         threads: OpenMP threads of every process.
+        library: whose it is.
     """
+    more = verl_environment(threads) if library == "verl" else {}
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
@@ -52,6 +55,7 @@ def child_environment(threads: int) -> dict[str, str]:
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_NO_USAGE_STATS": "1",
         "TRL_EXPERIMENTAL_SILENCE": "1",
+        **more,
     }
 
 
@@ -68,7 +72,7 @@ class Child:
             command = [sys.executable, "-P", "-m", "recipes.benchmark.child", library, str(theirs.fileno())]
             self._process = subprocess.Popen(
                 command,
-                env=child_environment(job.threads),
+                env=child_environment(job.threads, library),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,

@@ -38,13 +38,17 @@ def check_equal_work(records: Mapping[str, Sequence[Record]], expected: tuple[in
             raise ValueError(f"counted step {step}: the libraries had different prompts; do not compare their times")
 
 
-def summarise(shape: Shape, ours: Sequence[Record], theirs: Sequence[Record] | None) -> dict[str, Any]:
+def summarise(
+    shape: Shape, ours: Sequence[Record], theirs: Sequence[Record] | None, *, floor_s: float = 0.0
+) -> dict[str, Any]:
     """The figures of one shape, as they stand in the JSON.
 
     Args:
         shape: Lengths of the texts.
         ours: Counted steps of Tandem.
         theirs: Counted steps of the peer, taken in turn with ours; None = no peer.
+        floor_s: Longest wait that the peer's design puts into each of its steps, in seconds; the ratio is given without
+            it too.
     """
     figures: dict[str, Any] = {"prompt": shape.prompt, "response": shape.response, "steps": len(ours)}
     figures |= _library(ours, "")
@@ -52,6 +56,9 @@ def summarise(shape: Shape, ours: Sequence[Record], theirs: Sequence[Record] | N
         figures |= _library(theirs, "peer_")
         for key, name in (("seconds", "speedup"), ("cpu_seconds", "cpu_speedup")):
             figures |= spread(name, [b[key] / a[key] for a, b in zip(ours, theirs, strict=True)])
+        if floor_s:
+            beyond = [(b["seconds"] - floor_s) / a["seconds"] for a, b in zip(ours, theirs, strict=True)]
+            figures |= {"peer_floor_seconds": floor_s, **spread("speedup_beyond_floor", beyond)}
     return figures
 
 

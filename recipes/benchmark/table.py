@@ -11,7 +11,7 @@ from rich.table import Table
 from recipes.benchmark.session import PHASES
 from recipes.benchmark.summary import noise
 
-NAMES = {"tandem": "Tandem", "trl": "TRL", "probability": "with it", "repeated": "repeated"}
+NAMES = {"tandem": "Tandem", "trl": "TRL", "verl": "verl", "probability": "with it", "repeated": "repeated"}
 _NOISY = 0.15
 _BUSY = 0.2
 
@@ -82,8 +82,27 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
             f"{steps} counted steps of each library after {report['warmup']} of warm-up, one of each in turn in one "
             "run; ratios are medians over the pairs. Both trained on the same prompts and as many tokens (checked).",
         ]
-    lines += ["CPU seconds and memory include the engine's process."]
+    lines += [
+        "CPU seconds and memory include the engine's process."
+        if report["peer"] != "verl"
+        else "CPU seconds and memory include every process below each side's own, Ray's for verl."
+    ]
+    lines += [line for figures in report["shapes"] for line in _floor(figures)]
     return lines + [line for figures in report["shapes"] for line in _distrust(figures)]
+
+
+def _floor(figures: Mapping[str, Any]) -> list[str]:
+    """What of the peer's step its design makes it wait, and the ratio without that."""
+    if "peer_floor_seconds" not in figures:
+        return []
+    seconds, ratio = figures["peer_floor_seconds"], "speedup_beyond_floor"
+    middle, least, largest = (figures[ratio + end] for end in ("", "_min", "_max"))
+    return [
+        f"prompt {figures['prompt']}, response {figures['response']}: verl looks for finished responses every "
+        f"{seconds:g} s, so up to that much of its step is waiting, not work; with {seconds:g} s taken off each of its "
+        f"steps the ratio is {middle:.2f}x ({least:.2f} to {largest:.2f}). Its processes start once and stay up, idle, "
+        "while Tandem steps."
+    ]
 
 
 def _precision(report: Mapping[str, Any]) -> str:
