@@ -35,7 +35,7 @@ def run(session: Session, job: Job) -> None:
     _write_prompts(job, folder / "prompts.json")
     precision = str(compute_dtype(job.precision)).removeprefix("torch.")
     parts = stand_ins()
-    config = compose(verl_keys(job, folder, precision) | (parts.OVERRIDES if parts else {}))
+    config = compose((parts.OVERRIDES if parts else {}) | verl_keys(job, folder, precision))
     config.transfer_queue.enable = True
     OmegaConf.resolve(config)
     start = {"address": "local", "runtime_env": get_ppo_ray_runtime_env(config)}

@@ -9,6 +9,8 @@ from recipes.benchmark.config import Job
 from rl.config import LearnerConfig
 
 WORK = "pkg://recipes.benchmark.verl_work"
+BUCKET_MB = 2048
+"""Shared memory through which weights go to the engine: without IPC between GPUs it has to hold the largest matrix."""
 BLOCK_SIZE = 32
 """Tokens per block of vLLM's prefix cache: its default on CPU, 128, shares no block of a short prompt in a group."""
 
@@ -87,6 +89,7 @@ def _rollout(job: Job, loops: Path) -> dict[str, Any]:
         "enforce_eager": job.enforce_eager,
         "calculate_log_probs": True,
         "log_prob_micro_batch_size_per_gpu": _micro_batch(job),
+        "checkpoint_engine.update_weights_bucket_megabytes": BUCKET_MB,
         "engine_kwargs.vllm.block_size": BLOCK_SIZE,
         "agent.num_workers": 1,
         "agent.default_agent_loop": "forced",
