@@ -1,9 +1,10 @@
 """How much of what responses say is not there: CHAIR (Rohrbach et al. 2018, arXiv 1809.02156, section 2.1).
 
-CHAIR_s is the share of responses with at least one object that is not there, CHAIR_i the share of mentioned objects
-that are not. Both fall when responses say less, so the share of objects that are mentioned (coverage) and the lengths
-stand beside them. Intervals are of 95 %: Wilson's for CHAIR_s with one response per image, else by bootstrap over
-images, since the responses to one image are no independent evidence.
+CHAIR_s is the share of responses with at least one object that is not there (every image counts the same, however many
+responses it has), CHAIR_i the share of mentioned objects that are not. Both fall when responses say less, so the share
+of objects that are mentioned (coverage) and the lengths stand beside them. Intervals are of 95 %: Wilson's for CHAIR_s
+with one response per image, else by bootstrap over images, since the responses to one image are no independent
+evidence.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Hallucination:
     responses: int
     images: int
     chair_s: Figure
-    """Share of responses with at least one object that is not there."""
+    """Share of responses with at least one object that is not there: of each image's, then the mean over images."""
     chair_i: Figure
     """Share of mentioned objects that are not there; 0 where none is mentioned."""
     coverage: Figure

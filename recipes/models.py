@@ -53,9 +53,22 @@ def resolve_model(config: ModelConfig) -> Path:
         )
     if (folder / "checkpoints").is_dir():
         return _of_run(folder)
+    chosen = _chosen_by_run(folder)
+    if chosen is not None:
+        return resolve_model(config.model_copy(update={"path": str(chosen)}))
     if not (folder / "config.json").is_file():
         raise ValueError(f"model.path is {path!r}, and that folder is no checkpoint: it has no config.json.")
     return folder
+
+
+def _chosen_by_run(folder: Path) -> Path | None:
+    """The model that a finished run of several stages names in its run.json; None for any other folder."""
+    try:
+        named = json.loads((folder / "run.json").read_text()).get("model")
+    except (OSError, ValueError, AttributeError):
+        return None
+    path = Path(named) if isinstance(named, str) else None
+    return path if path is not None and path.is_dir() and path.resolve() != folder.resolve() else None
 
 
 def _of_run(run: Path) -> Path:

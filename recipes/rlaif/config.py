@@ -22,7 +22,9 @@ from rollouts.endpoint import EndpointConfig
 from rollouts.engine import EngineConfig
 from rollouts.modes import ModesConfig
 
-MAY_CHANGE = {"resume", "overwrite", "rounds", "engine.threads", "engine.kv_cache_gib", "engine.timeout_s"}
+MAY_CHANGE = {"resume", "overwrite", "rounds", "engine.threads", "engine.kv_cache_gib", "engine.timeout_s"} | {
+    f"divider.endpoint.{key}" for key in ("url", "api_key_env", "timeout_s", "retries", "concurrency", "give_up_after")
+}
 """Keys that may differ when a run is continued."""
 
 

@@ -85,7 +85,8 @@ def model_rows(first: Figures | None, rounds: Sequence[Round]) -> list[list[str]
 def _cells(figures: Figures) -> list[str]:
     found = intervals(figures)
     shares = [_share(found.get(name)) for name in ("chair_i", "chair_s")]
-    return [*shares, f"{figures.words:.1f}", _share(found.get("accuracy"))]
+    words = f"{figures.words:.1f}" if "words" in found else "-"
+    return [*shares, words, _share(found.get("accuracy"))]
 
 
 def _share(interval: Interval | None) -> str:

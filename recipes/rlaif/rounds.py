@@ -154,8 +154,10 @@ class Loop:
             cost |= {"asked": counts.asked, "cached": counts.cached, "failed": counts.failed}
         claims = sum(len(each.claims) for each in judged)
         say(f"claims: {claims} in {len(judged)} responses; {counts.asked} questions asked, {counts.cached} known")
+        details = {each.reason: each.detail for each in reversed(judged) if each.reason}
         for reason, count in Counter(each.reason for each in judged if each.reason).items():
-            say(f"  {count} responses without a score: {reason}")
+            first = f"; the first: {details[reason]}" if details[reason] else ""
+            say(f"  {count} responses without a score: {reason}{first}")
         return judged
 
     def _candidates(
@@ -230,14 +232,16 @@ class Loop:
 
 def line(figures: Figures) -> str:
     """The figures in a line."""
-    parts = [
-        f"CHAIR_i {_percent(figures.chair_i)}",
-        f"CHAIR_s {_percent(figures.chair_s)}",
-        f"{figures.words:.1f} words",
-    ]
+    parts = []
+    if "hallucination" in figures.details:
+        parts = [
+            f"CHAIR_i {_percent(figures.chair_i)}",
+            f"CHAIR_s {_percent(figures.chair_s)}",
+            f"{figures.words:.1f} words",
+        ]
     if figures.accuracy is not None:
         parts.append(f"held-out accuracy {_percent(figures.accuracy)}")
-    return ", ".join(parts)
+    return ", ".join(parts) or "nothing is measured (hallucination and held_out are null)"
 
 
 def _percent(value: float | None) -> str:

@@ -111,3 +111,18 @@ def test_resolve_hub_name_that_cannot_be_fetched(monkeypatch) -> None:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(ValueError, match=r"'nobody/nothing', which is neither .* \(ConnectionError\)"):
         _resolve("nobody/nothing")
+
+
+def test_a_run_of_several_stages_gives_the_model_that_it_chose(tmp_path: Path) -> None:
+    chosen = tmp_path / "run" / "round_2" / "dpo" / "model"
+    chosen.mkdir(parents=True)
+    (chosen / "config.json").write_text("{}")
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"model": str(chosen), "finished": True}))
+    assert resolve_model(ModelConfig(path=str(tmp_path / "run"))) == chosen
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"model": 3}', '{"model": "gone"}', "{}"])
+def test_a_run_that_names_no_model_is_no_checkpoint(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(ValueError, match="no checkpoint"):
+        resolve_model(ModelConfig(path=str(tmp_path)))
