@@ -1,6 +1,7 @@
 """The model that the pip package carries becomes a checkpoint transformers reads; errors in a sentence."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
