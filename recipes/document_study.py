@@ -2,7 +2,7 @@
 regions and questions for the same number of steps, and differ in one thing: whether the regions are corrupted. On pages
 never trained on, each reads whole clean pages and regions at every level of corruption; seeds give intervals.
 
-    python -m recipes.document_study --model.path models/tiny --run runs/document_study
+    python -m recipes.document_study        (recipes/configs/document_study.yaml says how its model is made)
 
 Source: unified document and OCR learning, MiniCPM-V 4.5 (arXiv 2509.18154, s2.2).
 """
