@@ -36,7 +36,8 @@ class DocumentStudyConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     run: Path = Path("runs/document_study")
-    """Folder of all runs and of the result; runs that are complete are not made again."""
+    """Folder of all runs and of the result; runs that are complete are not made again, and refused if they were made
+    with other settings."""
     model: ModelConfig
     """The model to start from."""
     pages: RenderSource
@@ -88,38 +89,32 @@ def _start(config: DocumentStudyConfig) -> Path:
 
 
 def _trained(config: DocumentStudyConfig, name: str, stage: Stage, *, seed: int, model: str, corrupted: bool) -> Path:
-    """The model of a run of one stage, trained unless it is there."""
+    """The model of a run of one stage, trained unless it is there. Raises ValueError if it was trained otherwise."""
     from recipes.models import resolve_model
     from recipes.stages import run_stages
 
     folder = config.run / name
-    if not (folder / "run.json").is_file():
-        pages = config.start_pages if name == "start" and config.start_pages else config.pages
-        render = pages.model_dump()
-        corruption = config.corruption.model_dump() if corrupted else None
-        sources: dict[str, Any] = {
-            "read": {"task": "ocr", "region_share": 0.0, "render": render},
-            "document": {
-                "task": "document",
-                "questions": {"refer": "page"},
-                "corruption": corruption,
-                "render": render,
-            },
-        }
-        chosen = {key: {"kind": "rendered", **sources[key]} for key in stage.sources if key in sources}
-        run_stages(
-            StagedConfig.model_validate(
-                {
-                    "run": folder,
-                    "seed": seed,
-                    "model": {**config.model.model_dump(), "path": model},
-                    "sources": chosen,
-                    "stages": [stage.model_dump()],
-                    "workers": config.workers,
-                    "resume": (folder / "config.yaml").is_file(),
-                }
-            )
+    pages = config.start_pages if name == "start" and config.start_pages else config.pages
+    render = pages.model_dump()
+    corruption = config.corruption.model_dump() if corrupted else None
+    sources: dict[str, Any] = {
+        "read": {"task": "ocr", "region_share": 0.0, "render": render},
+        "document": {"task": "document", "questions": {"refer": "page"}, "corruption": corruption, "render": render},
+    }
+    chosen = {key: {"kind": "rendered", **sources[key]} for key in stage.sources if key in sources}
+    run_stages(
+        StagedConfig.model_validate(
+            {
+                "run": folder,
+                "seed": seed,
+                "model": {**config.model.model_dump(), "path": model},
+                "sources": chosen,
+                "stages": [stage.model_dump()],
+                "workers": config.workers,
+                "resume": (folder / "config.yaml").is_file(),
+            }
         )
+    )
     return resolve_model(ModelConfig(path=str(folder)))
 
 
@@ -131,7 +126,8 @@ def _read_all(folder: Path, model: Path, held: Mapping[str, list[Sample]]) -> di
     kept = folder / "readings.json"
     if kept.is_file():
         found = json.loads(kept.read_text())
-        return {task: [Reading(**entry) for entry in found[task]] for task in TASKS}
+        if {task: len(readings) for task, readings in found.items()} == {task: len(held[task]) for task in TASKS}:
+            return {task: [Reading(**entry) for entry in found[task]] for task in TASKS}
     readings = {task: read(model, samples) for task, samples in held.items()}
     listed = {task: [dataclasses.asdict(reading) for reading in made] for task, made in readings.items()}
     atomic_write_json(kept, listed)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from base_model.corruption_settings import CorruptionSettings
 from recipes.document_evaluation import TASKS, Reading, difference, edit_distance, figures, held_out
-from recipes.document_study import compare
+from recipes.document_study import DocumentStudyConfig, compare, main
 from recipes.render import RenderSource
 
 PAGES = RenderSource(mixture={"series": 1}, side=(112, 112))
@@ -77,3 +77,37 @@ def test_the_comparison_has_a_row_for_each_task():
     assert {row["figure"] for row in rows} == {"cer", "exact"}
     assert all(row["difference"] == row["low"] == row["high"] == 0 for row in rows)
     assert json.dumps(rows)
+
+
+def _study(folder, **changes):
+    from recipes.new_model import NewModelConfig, TokenizerTexts
+    from recipes.new_model import main as make
+
+    if not (folder / "model").exists():
+        make(NewModelConfig(out=folder / "model", texts=TokenizerTexts(vocab_size=400, source=PAGES, rows=60)))
+    stage = {"name": "arm", "train": ["resampler"], "tokens_per_batch": 512}
+    arm = {**stage, "mixture": {"weights": {"document": 1, "read": 1}}, "steps": changes.get("steps", 1)}
+    return DocumentStudyConfig.model_validate(
+        {
+            "run": folder / "study",
+            "model": {"path": str(folder / "model")},
+            "pages": PAGES.model_dump(),
+            "start": None,
+            "arm": arm,
+            "seeds": [0],
+            "eval_pages": changes.get("eval_pages", 2),
+        }
+    )
+
+
+@pytest.mark.slow
+def test_what_was_trained_otherwise_is_refused_and_other_pages_are_read_anew(tmp_path):
+    main(_study(tmp_path))
+    model = next((tmp_path / "study" / "document_0").rglob("model.safetensors"))
+    written = model.stat().st_mtime_ns
+    main(_study(tmp_path, eval_pages=3))
+    readings = json.loads((tmp_path / "study" / "control_0" / "readings.json").read_text())
+    assert {len(found) for found in readings.values()} == {3}
+    assert model.stat().st_mtime_ns == written
+    with pytest.raises(ValueError, match="cannot be resumed with another configuration"):
+        main(_study(tmp_path, steps=2))
