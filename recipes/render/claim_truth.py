@@ -21,6 +21,8 @@ from rl.clauses import plain
 
 Thing = Mapping[str, Any]
 Predicate = Callable[[Thing], bool | None]
+KNOWN_KINDS = ("scene", "grid", "turns", "clip")
+"""Kinds of rendered items whose objects are known, so that claims about them can be checked."""
 MAX_CHARACTERS = 1000
 _SECONDS = r"(?:at|after) (?P<time>\d{1,4}(?:\.\d{1,3})?) ?(?:s|seconds?)\b"
 _TIME = re.compile(rf"(?:^{_SECONDS},? | {_SECONDS.replace('time', 'late')}$)")
@@ -40,13 +42,13 @@ class SceneFacts:
 
     def __init__(self, kind: str, scene: Mapping[str, Any]) -> None:
         """Args:
-        kind: scene, grid, turns or clip.
+        kind: one of KNOWN_KINDS.
         scene: the item's description.
 
         Raises:
             ValueError: another kind, of which claims cannot be checked.
         """
-        if kind not in ("scene", "grid", "turns", "clip"):
+        if kind not in KNOWN_KINDS:
             raise ValueError(f"claims about a rendered {kind!r} cannot be checked: take scene, grid, turns or clip")
         self.kind, self.scene = kind, scene
         self.things: list[Thing] = [_thing(kind, scene, at) for at in range(len(scene["objects"]))]

@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from recipes.evaluation import wilson_interval
-from recipes.render.claim_truth import SceneFacts
+from recipes.render.claim_truth import KNOWN_KINDS, SceneFacts
 from recipes.rlaif.instructions import Instruction
 from recipes.rlaif.run_files import Round
-
-RENDERED = ("scene", "grid", "turns", "clip")
-"""Kinds of rendered items whose claims can be checked."""
 
 
 def kind_rows(each: Round, rows: Mapping[int, Instruction]) -> list[list[str]]:
@@ -33,7 +30,7 @@ def kind_rows(each: Round, rows: Mapping[int, Instruction]) -> list[list[str]]:
 
 def _facts(row: Instruction) -> SceneFacts | None:
     given: Mapping[str, Any] = row.rendered or {}
-    return SceneFacts(given["kind"], given["scene"]) if given.get("kind") in RENDERED else None
+    return SceneFacts(given["kind"], given["scene"]) if given.get("kind") in KNOWN_KINDS else None
 
 
 def _cells(found: list[tuple[bool, bool | None]]) -> list[str]:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from base_model.corruption_settings import CorruptionSettings
 from recipes.render.captions import caption
+from recipes.render.claim_truth import KNOWN_KINDS
 from recipes.render.prompts import CAPTION_PROMPTS, CLIP_PROMPTS, READ_PROMPTS
 from recipes.render.records import Item, Region, random_of
 from recipes.render.source import KINDS, RenderSource, further_questions
@@ -21,7 +22,7 @@ from recipes.render.told import careless_caption
 from recipes.samples.media import Opening
 from recipes.samples.pages import PAGE_KINDS, PageQuestions, page_sample, read_sample, transcript
 from recipes.samples.sample import Sample, asked, turns
-from recipes.samples.verdicts import VERDICT_KINDS, verdict_exchanges
+from recipes.samples.verdicts import verdict_exchanges
 from recipes.sources import Split
 
 Task = Literal["qa", "caption", "ocr", "document", "text", "claims"]
@@ -33,7 +34,7 @@ _USABLE: dict[Task, Collection[str]] = {
     "ocr": PAGE_KINDS,
     "document": PAGE_KINDS,
     "text": TEXT_KINDS,
-    "claims": VERDICT_KINDS,
+    "claims": KNOWN_KINDS,
 }
 """Kinds that a task can use."""
 _ANOTHER = 2**40
@@ -72,7 +73,7 @@ class RenderedSamples(BaseModel):
     the same regions as the default settings do and leaves all pixels as they are."""
 
     @model_validator(mode="after")
-    def _has_text(self) -> RenderedSamples:
+    def _has_kinds(self) -> RenderedSamples:
         if not self._kinds():
             needs = "pictures or clips of objects" if self.task == "claims" else "pages with text"
             raise ValueError(
@@ -110,9 +111,15 @@ class OpenRendered:
         index = position + attempt * _ANOTHER
         item = self._source.item(self.opening.split, self.opening.seed, index)
         rng = random_of("rendered sample", self.config.task, self.opening.seed, self.opening.split, index)
-        maker = {"qa": self._qa, "caption": self._caption, "ocr": self._ocr, "document": self._document}
-        maker["claims"] = self._claims
-        return maker.get(self.config.task, self._text)(item, rng)
+        makers = {
+            "qa": self._qa,
+            "caption": self._caption,
+            "ocr": self._ocr,
+            "document": self._document,
+            "text": self._text,
+            "claims": self._claims,
+        }
+        return makers[self.config.task](item, rng)
 
     def take_duplicates(self) -> int:
         """Nothing is left out."""

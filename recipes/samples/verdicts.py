@@ -13,8 +13,6 @@ from recipes.render.told import careless_caption, told_claims, with_error
 from rl.claim_splitter import split_claims
 from rl.labeler_config import LabelerConfig
 
-VERDICT_KINDS = ("scene", "grid", "turns", "clip")
-"""Kinds of which the truth of claims is known."""
 _TRIES = 12
 
 
@@ -22,7 +20,7 @@ def verdict_exchanges(item: Item, rng: Random, number: int, whole_share: float) 
     """Questions with their answers, yes as often as no.
 
     Args:
-        item: Of one of VERDICT_KINDS.
+        item: Of one of KNOWN_KINDS of `recipes.render.claim_truth`.
         rng: What is drawn with.
         number: Questions wanted, at least 1.
         whole_share: Share of them that ask about a whole response.

@@ -6,14 +6,14 @@ from collections import Counter
 import pytest
 
 from recipes.render.captions import caption
-from recipes.render.claim_truth import SceneFacts
+from recipes.render.claim_truth import KNOWN_KINDS, SceneFacts
 from recipes.render.grid import PLACES
 from recipes.render.records import random_of
 from recipes.render.source import RenderSource
 from recipes.render.told import careless_caption, told_claims, with_error
 from recipes.samples.media import MediaSettings, Opening
 from recipes.samples.rendered import RenderedSamples
-from recipes.samples.verdicts import VERDICT_KINDS, verdict_exchanges
+from recipes.samples.verdicts import verdict_exchanges
 from rl.claim_splitter import split_claims
 
 SOURCE = RenderSource(mixture={"grid": 1}, side=(112, 112), cells=[2], shapes=["square"])
@@ -50,7 +50,24 @@ def test_answers_are_right_and_yes_as_often_as_no():
     assert 0.43 < seen["yes"] / seen.total() < 0.57
 
 
-@pytest.mark.parametrize("kind", VERDICT_KINDS)
+@pytest.mark.parametrize("kind", KNOWN_KINDS)
+def test_claims_of_every_kind_are_true_where_yes_is_the_answer(kind):
+    seen = Counter()
+    for item in items(kind, 40):
+        facts = SceneFacts(kind, item.scene)
+        claims = {}
+        for text in told_claims(item, 0):
+            claims |= {claim.question: claim.text for claim in split_claims(text).claims}
+        for question, answer in verdict_exchanges(item, random_of("q", item.index), 6, 0.0):
+            seen[answer] += 1
+            text = claims.get(question.removesuffix(" Answer with yes or no."))
+            if text is not None:  # told of the picture by another draw, so true
+                assert facts.truth(text) is not False, (text, item.scene)
+                assert answer == "yes", (question, item.scene)
+    assert min(seen["yes"], seen["no"]) > 60
+
+
+@pytest.mark.parametrize("kind", KNOWN_KINDS)
 def test_whole_responses_are_told_as_they_are_or_with_something_false(kind):
     seen = Counter()
     for item in items(kind, 25):
